@@ -1,0 +1,73 @@
+# The one way people and CI run anything. `make help` lists what there is.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
+PYTHON ?= python3
+# Extra arguments for pytest, e.g. make plane ARGS="-k lease"
+ARGS ?=
+
+export PYTHONDONTWRITEBYTECODE := 1
+
+.PHONY: help setup binaries demo test lint format unit plane chart generate verify bench check clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.synced ## Make .venv with exactly the locked packages
+
+$(VENV)/.synced: pyproject.toml uv.lock
+	@$(PYTHON) -c 'import sys; v=sys.version_info; sys.exit(None if v>=(3,11) else f"tramontane: Python must be at least 3.11 (got {v[0]}.{v[1]}); set PYTHON=python3.12, say")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(VENV)/uv/bin/uv || { echo "setup: uv $(UV_VERSION)"; $(PYTHON) -m venv $(VENV)/uv && $(VENV)/uv/bin/pip install --quiet uv==$(UV_VERSION); }
+	@echo "setup: the packages of uv.lock"
+	@UV_PROJECT_ENVIRONMENT=$(VENV) $(VENV)/uv/bin/uv sync --frozen --quiet --python $(BIN)/python
+	@touch $@
+
+binaries: setup ## Build the control plane from Go modules into the cache
+	@$(BIN)/tramontane lab build
+
+demo: setup ## The main job: 1,024 GPUs train, one falls off the bus (KEEP=1 leaves the cluster up)
+	@$(BIN)/tramontane lab demo $(if $(KEEP),--keep)
+
+test: lint unit plane ## Lint, unit tests, and the tests against a real API server
+
+lint: setup ## Format, lint rules, types, layers
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy --no-error-summary
+	@PYTHONPATH=operator:scheduler:health:lab $(BIN)/lint-imports --no-cache > $(VENV)/lint-imports.log || { cat $(VENV)/lint-imports.log; exit 1; }
+	@echo "lint: clean"
+
+format: setup ## Rewrite the code to the house format
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix --quiet .
+
+unit: setup ## Pure cores and scripted servers, no cluster
+	@$(BIN)/python -m pytest tests/unit -q $(ARGS)
+
+plane: setup ## Real kube-apiserver, etcd, controller-manager, KWOK
+	@$(BIN)/python -m pytest tests/plane -q $(ARGS)
+
+chart: setup ## Helm: lint, render, refuse bad values
+	@$(BIN)/python -m pytest tests/chart -q $(ARGS)
+
+generate: setup ## Write what is generated: crds/, the chart's copy
+	@$(BIN)/python -m tramontane.api.crdgen crds/
+	@mkdir -p charts/tramontane/files/crds && rm -f charts/tramontane/files/crds/*.yaml && cp crds/*.yaml charts/tramontane/files/crds/
+
+verify: generate ## Fail if a generated file is not what its source says
+	@git diff --exit-code --stat -- crds charts || { echo "verify: run 'make generate' and commit the result"; exit 1; }
+	@test -z "$$(git ls-files --others --exclude-standard -- crds charts)" || { echo "verify: generated files are not committed"; exit 1; }
+
+bench: setup ## Measure the budgets; writes bench/results (10 to 15 minutes)
+	@PYTHONPATH=tests $(BIN)/python -m bench $(ARGS)
+
+check: verify test chart ## What CI runs
+
+clean: ## Remove what was made in the checkout (the cache of binaries stays)
+	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

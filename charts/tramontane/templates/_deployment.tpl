@@ -1,0 +1,70 @@
+{{/*
+The Deployment of a component that leads by Lease: operator and scheduler differ in their module.
+Argument: dict root, component, module.
+*/}}
+{{- define "tramontane.deployment" -}}
+{{- $values := index .root.Values .component -}}
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: {{ include "tramontane.fullname" .root }}-{{ .component }}
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- include "tramontane.labels" . | nindent 4 }}
+spec:
+  replicas: {{ $values.replicas }}
+  strategy:
+    type: RollingUpdate
+    rollingUpdate: {maxUnavailable: 1, maxSurge: 1}
+  selector:
+    matchLabels:
+      {{- include "tramontane.selector" . | nindent 6 }}
+  template:
+    metadata:
+      {{- include "tramontane.podMetadata" . | nindent 6 }}
+    spec:
+      {{- include "tramontane.podScheduling" . | nindent 6 }}
+      {{- with $values.affinity }}
+      affinity:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      topologySpreadConstraints:
+        - maxSkew: 1
+          topologyKey: kubernetes.io/hostname
+          whenUnsatisfiable: ScheduleAnyway
+          labelSelector:
+            matchLabels:
+              {{- include "tramontane.selector" . | nindent 14 }}
+      securityContext:
+        runAsNonRoot: true
+        runAsUser: 65532
+        runAsGroup: 65532
+        seccompProfile: {type: RuntimeDefault}
+      containers:
+        - name: {{ .component }}
+          image: {{ include "tramontane.image" .root }}
+          imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+          command: [python, -m, {{ .module }}]
+          args:
+            - --namespace={{ .root.Release.Namespace }}
+            - --identity=$(POD_NAME)
+            - --metrics-port={{ .root.Values.metrics.port }}
+            - --metrics-bind=$(POD_IP)
+            - --log-level={{ .root.Values.logLevel }}
+            {{- with $values.extraArgs }}
+            {{- toYaml . | nindent 12 }}
+            {{- end }}
+          env:
+            - name: POD_NAME
+              valueFrom: {fieldRef: {fieldPath: metadata.name}}
+            - name: POD_IP
+              valueFrom: {fieldRef: {fieldPath: status.podIP}}
+            - {name: PYTHONDONTWRITEBYTECODE, value: "1"}
+          {{- include "tramontane.portAndProbes" .root | nindent 10 }}
+          resources:
+            {{- toYaml $values.resources | nindent 12 }}
+          securityContext:
+            allowPrivilegeEscalation: false
+            readOnlyRootFilesystem: true
+            capabilities: {drop: [ALL]}
+{{- end -}}

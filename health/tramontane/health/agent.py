@@ -1,0 +1,287 @@
+"""Run the agent of one blade: take updates, fold them, write what changed, give a heartbeat.
+
+Three tasks that share the latest update:
+
+1. *watch* takes updates from the probe and never stops, whatever NVML does;
+2. *publish* waits for the Blade, reads the last report back, and from then on writes
+   `status.report` by server-side apply when, and only when, it has changed (report.urgency);
+3. *beat* renews the Lease `blade-<node>`: its silence is how the operator sees that the agent
+   died, so it stops with the agent and with nothing else.
+
+The API server may be away: what was seen is kept folded, and the newest state is written when it
+is back, after a pause with jitter so that a fleet does not return all at once.
+
+A Blade that was made anew has no report, and nothing here would change to write one; so the Blade
+is read again every `refresh_s`. The same look brings `spec.release`, which ends event faults.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+from tramontane.api import clock as api_clock
+from tramontane.api.blade import Blade, Report
+from tramontane.api.errors import TramontaneError
+from tramontane.api.names import API_VERSION, MANAGER_AGENT, SYSTEM_NAMESPACE, heartbeat_lease
+from tramontane.health import report as reports
+from tramontane.health.backoff import Backoff
+from tramontane.health.device import Event, Reading, Unresponsive, Update
+from tramontane.health.metrics import Metrics
+from tramontane.health.probe import Probe
+from tramontane.health.report import Seen, Urgency
+from tramontane.kube.client import Client, NotFound
+from tramontane.kube.lease import renew_heartbeat
+from tramontane.kube.resources import BLADES
+
+VERSION = metadata.version("tramontane")
+
+# Events that came while the Blade was not there yet; more than that say nothing new.
+_MAX_PENDING = 4096
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long the agent waits for what (s)."""
+
+    heartbeat_s: float = 30.0
+    lease_s: float = 45.0
+    refresh_s: float = 60.0
+    later_s: float = 30.0
+    retry_s: float = 0.5
+    max_retry_s: float = 10.0
+
+
+class Agent:
+    """The agent of one blade. Owns `Blade.status.report` and the Lease `blade-<node>`.
+
+    Args:
+        node_name: name of the Node and of its Blade.
+        probe: where updates come from: `ChildProbe`, or a `FakeDevice` for a simulated blade.
+        client: the way to the API server; may be shared by many agents.
+        namespace: where the Lease lives.
+        timing: how long to wait for what.
+        disabled: names of checks that are switched off.
+        clock: wall clock (Unix seconds).
+        metrics: where to count; None for a simulated blade.
+    """
+
+    def __init__(
+        self,
+        node_name: str,
+        probe: Probe,
+        client: Client,
+        *,
+        namespace: str = SYSTEM_NAMESPACE,
+        timing: Timing | None = None,
+        disabled: frozenset[str] = frozenset(),
+        clock: Callable[[], float] = time.time,
+        rng: Callable[[], float] = random.random,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self.node_name = node_name
+        self._probe = probe
+        self._client = client
+        self._namespace = namespace
+        self._timing = timing or Timing()
+        self._disabled = disabled
+        self._clock = clock
+        self._rng = rng
+        self._metrics = metrics
+        self._news = asyncio.Event()
+        self._reading: Reading | None = None
+        self._unresponsive: Unresponsive | None = None
+        self._pending: deque[Event] = deque(maxlen=_MAX_PENDING)
+        self._report: Report | None = None
+        self._published: Report | None = None
+        self._released_at: float | None = None
+        self._written_at = 0.0
+        self._reported = False
+
+    @property
+    def reported(self) -> bool:
+        """Return whether the API server has a report of this process's making, or its equal."""
+        return self._reported
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run until `stop` is set; then end the probe in order."""
+        tasks = [
+            asyncio.create_task(work, name=f"{self.node_name}: {name}")
+            for name, work in (
+                ("stop", stop.wait()),
+                ("watch", self._watch()),
+                ("publish", self._publish()),
+                ("beat", self._beat()),
+            )
+        ]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._probe.aclose()
+
+    # 1. watch
+
+    async def _watch(self) -> None:
+        backoff = self._backoff()
+        while True:
+            try:
+                self._absorb(await self._probe.next())
+                backoff.reset()
+            except (OSError, ValueError) as error:  # no child could be started, or it talks rubbish
+                log.warning("taking an update from the probe failed error=%r", str(error))
+                await asyncio.sleep(backoff.next())
+
+    def _absorb(self, update: Update) -> None:
+        if update.reading is not None:
+            self._reading, self._unresponsive = update.reading, None
+        if update.unresponsive is not None:
+            self._unresponsive = update.unresponsive
+        self._pending.extend(update.events)
+        if self._metrics is not None:
+            self._metrics.saw(update)
+        self._news.set()
+
+    # 2. publish
+
+    async def _publish(self) -> None:
+        await self._read_back(waiting=True)
+        self._report = self._published
+        refresh_at = self._next_refresh()
+        backoff = self._backoff()
+        while True:
+            loop_time = asyncio.get_running_loop().time()
+            if loop_time >= refresh_at:
+                await self._read_back(waiting=False)
+                refresh_at = self._next_refresh()
+            wait_s = refresh_at - loop_time
+            if self._reading is not None or self._unresponsive is not None:
+                wanted = self._fold()
+                urgency = reports.urgency(self._published, wanted)
+                due_s = max(0.0, self._written_at + self._timing.later_s - loop_time)
+                if urgency is Urgency.NOW or (urgency is Urgency.LATER and due_s == 0):
+                    if await self._write(wanted):
+                        backoff.reset()
+                        continue
+                    wait_s = backoff.next()
+                    await asyncio.sleep(wait_s)
+                    continue
+                self._reported = True
+                if urgency is Urgency.LATER:
+                    wait_s = min(wait_s, due_s)
+            await self._wait_for_news(wait_s)
+
+    def _fold(self) -> Report:
+        events = tuple(self._pending)
+        self._pending.clear()
+        self._news.clear()
+        seen = Seen(
+            reading=self._reading,
+            unresponsive=self._unresponsive,
+            events=events,
+            released_at=self._released_at,
+            disabled=self._disabled,
+        )
+        self._report = reports.fold(self._report, seen, self._clock(), VERSION)
+        if self._metrics is not None:
+            self._metrics.reports(self._report)
+        return self._report
+
+    async def _write(self, wanted: Report) -> bool:
+        """Apply the report; False where the API server did not take it."""
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": "Blade",
+            "metadata": {"name": self.node_name},
+            "status": {"report": wanted.to_dict()},
+        }
+        try:
+            await self._client.apply(BLADES, body, manager=MANAGER_AGENT, subresource="status")
+        except NotFound:
+            log.info("blade is gone blade=%s", self.node_name)
+            self._published = None
+            await self._read_back(waiting=True)
+            return True
+        except TramontaneError as error:
+            log.warning("writing the report failed blade=%s error=%r", self.node_name, str(error))
+            return False
+        self._published = wanted
+        self._written_at = asyncio.get_running_loop().time()
+        if self._metrics is not None:
+            self._metrics.wrote(wanted)
+        return True
+
+    async def _read_back(self, *, waiting: bool) -> None:
+        """Take over what the API has of this blade; `waiting`: until it has a Blade at all."""
+        backoff = self._backoff()
+        while True:
+            try:
+                self._take_over(await self._client.get(BLADES, self.node_name))
+            except NotFound:
+                self._published = None
+                log.debug("waiting for the blade blade=%s", self.node_name)
+            except TramontaneError as error:
+                log.warning(
+                    "reading the blade failed blade=%s error=%r", self.node_name, str(error)
+                )
+            else:
+                return
+            if not waiting:
+                return
+            await asyncio.sleep(backoff.next())
+
+    def _take_over(self, raw: dict[str, Any]) -> None:
+        blade = Blade.model_validate(raw)
+        self._published = blade.status.report
+        release = blade.spec.release
+        if release is not None and release.at is not None:
+            self._released_at = api_clock.parse(release.at)
+
+    async def _wait_for_news(self, timeout_s: float) -> None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._news.wait()
+        except TimeoutError:
+            return
+
+    def _next_refresh(self) -> float:
+        spread = 0.5 + self._rng()
+        return asyncio.get_running_loop().time() + self._timing.refresh_s * spread
+
+    # 3. beat
+
+    async def _beat(self) -> None:
+        backoff = self._backoff()
+        period_s = self._timing.heartbeat_s
+        # The first period is cut, so that agents that start together do not beat together.
+        next_s = period_s * (0.2 + 0.8 * self._rng())
+        while True:
+            try:
+                await renew_heartbeat(
+                    self._client,
+                    heartbeat_lease(self.node_name),
+                    self._namespace,
+                    self.node_name,
+                    self._timing.lease_s,
+                )
+            except TramontaneError as error:
+                log.warning("renewing the heartbeat failed error=%r", str(error))
+                await asyncio.sleep(backoff.next())
+                continue
+            backoff.reset()
+            await asyncio.sleep(next_s)
+            next_s = period_s
+
+    def _backoff(self) -> Backoff:
+        return Backoff(self._timing.retry_s, self._timing.max_retry_s, self._rng)

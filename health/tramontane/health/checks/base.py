@@ -1,0 +1,96 @@
+"""Say what a check is: a pure function from one reading to findings.
+
+A check has a name, the source of its threshold, and a judge. Each can be switched off by name
+(`--disable-check`). What a check could not see it names, so that the report can say "unknown"
+instead of "healthy", and can keep the fault that is open there:
+
+| value on a GPU                    | finding | blind | check is unknown |
+|-----------------------------------|---------|-------|------------------|
+| read, within the threshold        | no      | no    | no               |
+| read, beyond it                   | yes     | no    | no               |
+| Unsupported                       | no      | yes   | yes              |
+| GPU lost or waiting for its reset | no      | yes   | no: the lost check speaks for it |
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from tramontane.api.blade import Action, Severity
+from tramontane.health.device import GpuReading, Reading, Unsupported
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A fault as a check sees it: without times. `gpu` None means the whole blade."""
+
+    code: str
+    severity: Severity
+    action: Action
+    evidence: str
+    gpu: int | None = None
+    uuid: str = ""
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a check found; `blind` holds the GPUs (None: the blade) of which it saw nothing."""
+
+    findings: tuple[Finding, ...] = ()
+    blind: frozenset[int | None] = frozenset()
+    unknown: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What a check may know of earlier readings: how many GPUs the blade had."""
+
+    gpus: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check; `source` names the document or project behind its rule."""
+
+    name: str
+    source: str
+    judge: Callable[[Reading, Past], Outcome]
+
+
+T = TypeVar("T")
+
+
+def per_gpu(
+    name: str,
+    source: str,
+    value: Callable[[GpuReading], T | Unsupported],
+    judge: Callable[[GpuReading, T], Iterable[Finding]],
+) -> Check:
+    """Return a check that judges one value of each GPU."""
+
+    def run(reading: Reading, _past: Past) -> Outcome:
+        findings: list[Finding] = []
+        blind: set[int | None] = set()
+        unknown = False
+        for gpu in reading.gpus:
+            seen = value(gpu)
+            if not isinstance(seen, Unsupported):
+                findings += judge(gpu, seen)
+                continue
+            blind.add(gpu.index)
+            unknown |= not (gpu.lost or gpu.reset_required)
+        return Outcome(tuple(findings), frozenset(blind), unknown)
+
+    return Check(name, source, run)
+
+
+def on(
+    gpu: GpuReading,
+    code: str,
+    severity: Severity,
+    action: Action,
+    evidence: str,
+) -> Iterator[Finding]:
+    """Yield one finding about `gpu`."""
+    yield Finding(code, severity, action, evidence, gpu.index, gpu.facts.uuid)

@@ -1,0 +1,197 @@
+"""The programs of a control plane: found where they are, built from Go modules where not.
+
+Each is looked for in this order: `KUBEBUILDER_ASSETS`, the cache (`bin/`), `PATH`. What
+stands in the cache was built from exactly the go.sum of this checkout; what is found
+elsewhere must say a version that the lab was tried with.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tramontane.lab.paths import GO_MODULES, cache_dir
+
+Version = tuple[int, int]
+
+KUBERNETES = "1.35.4"
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """One Go module under `lab/go` and how its commands are linked."""
+
+    name: str
+    version: str
+    stamp: str  # the linker's -X flags that make a command tell its own version
+
+    @property
+    def folder(self) -> Path:
+        """Where its go.mod lies."""
+        return GO_MODULES / self.name
+
+    def key(self) -> str:
+        """Name exactly this source: version and a digest of go.sum."""
+        digest = hashlib.sha256((self.folder / "go.sum").read_bytes()).hexdigest()[:12]
+        return f"{self.name}-{self.version}-{digest}"
+
+
+@dataclass(frozen=True, slots=True)
+class Binary:
+    """One command: where its source is and which foreign versions will do as well."""
+
+    name: str
+    module: Module
+    package: str
+    version_args: tuple[str, ...]
+    usable: Callable[[Version], bool]
+    packages: int  # compiled for it on a cold cache, in the order of BINARIES
+    expected_s: int  # seconds that takes on two cores
+
+    @property
+    def stamp_file(self) -> Path:
+        """Say where the key of the source it was built from is kept."""
+        return bin_dir() / ".built" / self.name
+
+
+_component = "k8s.io/component-base/version"
+MODULES = {
+    module.name: module
+    for module in (
+        Module("etcd", "3.6.16", ""),
+        Module(
+            "kubernetes",
+            KUBERNETES,
+            f"-X {_component}.gitVersion=v{KUBERNETES}"
+            f" -X {_component}.gitMajor=1 -X {_component}.gitMinor=35",
+        ),
+        Module("kwok", "0.8.0", "-X sigs.k8s.io/kwok/pkg/consts.Version=v0.8.0"),
+        Module("helm", "4.3.1", "-X helm.sh/helm/v4/internal/version.version=v4.3.1"),
+    )
+}
+
+
+def _kubernetes(name: str, *args: str, packages: int, expected_s: int, skew: int = 0) -> Binary:
+    """Describe a command of Kubernetes; `skew` is how many minors it may be off."""
+    return Binary(
+        name,
+        MODULES["kubernetes"],
+        f"k8s.io/kubernetes/cmd/{name}",
+        args or ("--version",),
+        lambda version: version[0] == 1 and abs(version[1] - 35) <= skew,
+        packages,
+        expected_s,
+    )
+
+
+BINARIES = {
+    binary.name: binary
+    for binary in (
+        Binary(
+            "etcd",
+            MODULES["etcd"],
+            "go.etcd.io/etcd/server/v3",
+            ("--version",),
+            lambda version: version >= (3, 5),
+            packages=580,
+            expected_s=40,
+        ),
+        _kubernetes("kube-apiserver", packages=1450, expected_s=165),
+        _kubernetes("kube-controller-manager", packages=370, expected_s=45),
+        _kubernetes("kube-scheduler", packages=6, expected_s=10),
+        _kubernetes("kubectl", "version", "--client", packages=200, expected_s=30, skew=1),
+        Binary(
+            "kwok",
+            MODULES["kwok"],
+            "sigs.k8s.io/kwok/cmd/kwok",
+            ("--version",),
+            lambda version: version == (0, 8),
+            packages=660,
+            expected_s=75,
+        ),
+        Binary(
+            "helm",
+            MODULES["helm"],
+            "helm.sh/helm/v4/cmd/helm",
+            ("version", "--short"),
+            lambda version: version[0] == 4,  # noqa: PLR2004 - Helm 4, whose flags the tests use
+            packages=900,
+            expected_s=180,
+        ),
+    )
+}
+
+CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kwok")
+
+
+def parse_version(text: str) -> Version | None:
+    """Return (major, minor) of the first version in what a command printed about itself.
+
+    >>> parse_version("Kubernetes v1.35.4")
+    (1, 35)
+    """
+    found = re.search(r"\bv?(\d+)\.(\d+)\.\d+", text)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def bin_dir() -> Path:
+    """Return the folder that holds what was built; it serves as KUBEBUILDER_ASSETS too."""
+    return cache_dir() / "bin"
+
+
+def built(binary: Binary) -> Path | None:
+    """Return the cached build of exactly this checkout's version, if there is one."""
+    path = bin_dir() / binary.name
+    if not (binary.stamp_file.is_file() and os.access(path, os.X_OK)):
+        return None
+    return path if binary.stamp_file.read_text() == binary.module.key() else None
+
+
+def _usable(binary: Binary, path: Path) -> bool:
+    """Ask a command on the machine for its version and tell whether it will do."""
+    try:
+        done = subprocess.run(  # noqa: S603 - the user's own PATH
+            [path, *binary.version_args], capture_output=True, text=True, timeout=20, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    version = parse_version(done.stdout + done.stderr)
+    return version is not None and binary.usable(version)
+
+
+def find(name: str) -> Path | None:
+    """Return where the command `name` is, or None when it must be built."""
+    binary = BINARIES[name]
+    if assets := os.environ.get("KUBEBUILDER_ASSETS"):
+        path = Path(assets) / name
+        if os.access(path, os.X_OK) and _usable(binary, path):
+            return path
+    if (cached := built(binary)) is not None:
+        return cached
+    on_path = shutil.which(name)
+    return Path(on_path) if on_path and _usable(binary, Path(on_path)) else None
+
+
+def missing(names: Iterable[str] = CONTROL_PLANE) -> list[Binary]:
+    """Return those of the commands that are nowhere on this machine."""
+    return [BINARIES[name] for name in names if find(name) is None]
+
+
+def ensure(names: Sequence[str] = CONTROL_PLANE) -> dict[str, Path]:
+    """Return a path for each command, building what is missing (minutes, once).
+
+    Raises:
+        BuildFailed: Go is missing or too old, or a build failed.
+    """
+    found = {name: path for name in names if (path := find(name))}
+    absent = [BINARIES[name] for name in names if name not in found]
+    if absent:
+        from tramontane.lab.gobuild import build  # noqa: PLC0415 - rich is slow to import
+
+        build(absent)
+        found |= {binary.name: bin_dir() / binary.name for binary in absent}
+    return found

@@ -1,0 +1,281 @@
+"""A whole Tramontane on one machine: control plane, blades, components, simulator.
+
+    async with Lab(folder, Setup(Layout(blades=136))) as lab:
+        await lab.client.create(TRAININGJOBS, job, "default")
+        async with lab.remote() as hall:
+            await hall.inject("gpu-0017", parse_fault("gpu-lost", gpu=3))
+
+Each component is an operating-system process of its own, as in a real cluster: kill any of them
+by `lab.processes.kill("operator")` and start it again by `lab.start_component("operator")`.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+from tramontane.api.names import API_VERSION, SYSTEM_NAMESPACE
+from tramontane.kube.client import AlreadyExists, Client
+from tramontane.kube.resources import CRDS, NAMESPACES, NODEPOOLS
+from tramontane.lab.controlplane import ControlPlane, NodeTiming, Options, free_ports
+from tramontane.lab.description import Description
+from tramontane.lab.fleet import LABEL_BLOCK, LABEL_GPU, LABEL_RACK, Fleet, Layout
+from tramontane.lab.hall import agent_process, boot_file, state_file
+from tramontane.lab.paths import LabError, cache_dir, crd_dir
+from tramontane.lab.processes import Processes
+from tramontane.lab.remote import Remote
+
+MANAGER = "tramontane-lab"
+COMPONENTS = {"operator": "tramontane.controllers", "scheduler": "tramontane.scheduler"}
+_READY_S = 60.0
+_BLADES_PER_S = 8  # that become ready, then healthy, on a busy machine
+_POLL_S = 0.1
+
+
+def pool_of(layout: Layout, name: str = "paris-a") -> dict[str, Any]:
+    """Return a NodePool that takes all blades of a layout, and nothing that it need not say."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "NodePool",
+        "metadata": {"name": name},
+        "spec": {
+            "nodeSelector": {"matchLabels": {LABEL_GPU: layout.gpu}},
+            "gpu": {"product": layout.product, "count": layout.gpus, "memory": "141Gi"},
+            "topology": {
+                "levels": [
+                    {"name": "block", "label": LABEL_BLOCK},
+                    {"name": "rack", "label": LABEL_RACK},
+                ]
+            },
+        },
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a lab is to have."""
+
+    layout: Layout
+    pool: Mapping[str, Any] | None = None  # None: none; `pool_of(layout)` makes a plain one
+    components: tuple[str, ...] = tuple(COMPONENTS)
+    simulated_agents: bool = True
+    real_agents: tuple[str, ...] = ()
+    namespace: str = SYSTEM_NAMESPACE
+    options: Options | None = None
+    log_level: str = "info"
+    environment: Mapping[str, str] = field(default_factory=dict)  # of the components
+
+
+async def apply_crds(client: Client, folder: Path | None = None) -> None:
+    """Apply our CRDs and return when the API server serves them."""
+    bodies = [yaml.safe_load(path.read_text()) for path in (folder or crd_dir()).glob("*.yaml")]
+    async with asyncio.TaskGroup() as group:
+        for body in bodies:
+            group.create_task(client.apply(CRDS, body, manager=MANAGER))
+    waiting = {body["metadata"]["name"] for body in bodies}
+    deadline = time.monotonic() + _READY_S
+    while waiting:
+        for name in tuple(waiting):
+            found = await client.get(CRDS, name)
+            conditions = found.get("status", {}).get("conditions") or ()
+            if any(c["type"] == "Established" and c["status"] == "True" for c in conditions):
+                waiting.discard(name)
+        if time.monotonic() > deadline:
+            raise LabError(f"crds: must be established within {_READY_S:.0f} s (got {waiting})")
+        await asyncio.sleep(_POLL_S)
+
+
+async def ensure_namespace(client: Client, name: str) -> None:
+    """Create a namespace unless it is there."""
+    body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+    with contextlib.suppress(AlreadyExists):
+        await client.create(NAMESPACES, body)
+
+
+class Lab:
+    """One lab in one folder; attached ones end with the block that they are used in."""
+
+    def __init__(
+        self,
+        folder: Path,
+        setup: Setup,
+        *,
+        attached: bool = True,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.folder = folder
+        self.setup = setup
+        self.processes = Processes(folder, attached=attached)
+        options = setup.options or Options(nodes=NodeTiming.for_blades(setup.layout.blades))
+        self.plane = ControlPlane(folder, options, self.processes)
+        self.client: Client
+        self.fleet: Fleet
+        self.description: Description
+        self._say = say
+        self._stack = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+        self.processes.stop()
+
+    async def start(self) -> None:
+        """Start everything, in order; returns when the pool is healthy if there is one.
+
+        Raises:
+            LabError: something did not come up; nothing is left running.
+        """
+        old = Processes.load(self.folder)
+        if running := old.running():
+            raise LabError(
+                f"lab {self.folder}: must not run already (got {len(running)} processes,"
+                f" {running[0].name} first); `tramontane lab down` stops it"
+            )
+        try:
+            await self._start()
+        except BaseException:
+            await self.close()
+            self.processes.stop()
+            _forget(self.folder)
+            raise
+
+    async def _start(self) -> None:
+        setup = self.setup
+        await self.plane.start()
+        self._say(f"control plane ready in {self.plane.started_in_s:.1f} s: {self.plane.server}")
+        self.client = await self._stack.enter_async_context(
+            await Client.connect(self.plane.kubeconfig, user_agent=MANAGER)
+        )
+        self.fleet = Fleet(self.client, setup.layout)
+        ports = free_ports(len(setup.components))
+        self.description = Description(
+            layout=setup.layout,
+            namespace=setup.namespace,
+            real_agents=setup.real_agents,
+            simulated_agents=setup.simulated_agents,
+            kubelet_port=self.plane.kubelet_port,
+            metrics_ports=dict(zip(setup.components, ports, strict=True)),
+            token=secrets.token_urlsafe(24),
+        )
+        self.description.save(self.folder)
+        await apply_crds(self.client)
+        await ensure_namespace(self.client, setup.namespace)
+
+        # Components first: they start while the blades are created.
+        began = time.monotonic()
+        self._python("simulator", "tramontane.lab.simulator", "--folder", str(self.folder))
+        for name in setup.components:
+            self.start_component(name)
+        patience_s = _READY_S + setup.layout.blades / _BLADES_PER_S
+        await self.fleet.create()
+        await self.fleet.wait_ready(patience_s)
+        if setup.pool is not None:  # before, each blade would be taken for a lost one first
+            await self.client.apply(NODEPOOLS, setup.pool, manager=MANAGER)
+        self._say(f"{setup.layout.blades} blades ready in {time.monotonic() - began:.1f} s")
+        await self._wait("simulator", self._simulator_answers)
+        for name in setup.real_agents:
+            self.start_agent(name)
+        self.processes.check()
+        if setup.pool is not None:
+            await self.wait_healthy(str(setup.pool["metadata"]["name"]), patience_s)
+            self._say(f"pool healthy {time.monotonic() - began:.1f} s after the first blade")
+
+    async def close(self) -> None:
+        """Close our own connections; the processes live on."""
+        await self._stack.aclose()
+
+    def remote(self) -> Remote:
+        """Return the way to the simulator, for faults; use it by `async with`."""
+        return Remote(self.folder, self.description)
+
+    def start_component(self, name: str, identity: str = "") -> None:
+        """Start the operator or the scheduler; with an identity as a further copy of it."""
+        process = f"{name}-{identity}" if identity else name
+        port = 0 if identity else self.description.metrics_ports.get(name, 0)
+        self._python(
+            process, COMPONENTS[name], "--namespace", self.setup.namespace,
+            "--metrics-port", str(port), "--identity", process,
+            "--log-level", self.setup.log_level,
+        )  # fmt: skip
+
+    def start_agent(self, name: str) -> None:
+        """Start a real agent process for a blade, over the simulated NVML library."""
+        from tramontane.lab.nvml import build  # noqa: PLC0415 - needs a C compiler
+
+        library = build(cache_dir())
+        self._python(
+            agent_process(name), "tramontane.health", "--node-name", name,
+            "--nvml-library", str(library), "--namespace", self.setup.namespace,
+            "--boot-id-file", str(boot_file(self.folder, name)),
+            "--metrics-port", "0", "--log-level", self.setup.log_level,
+            TRAMONTANE_NVML_STATE=str(state_file(self.folder, name)),
+        )  # fmt: skip
+
+    def _python(self, process: str, module: str, *arguments: str, **env: str) -> None:
+        environment = {"KUBECONFIG": str(self.plane.kubeconfig), "PYTHONUNBUFFERED": "1"}
+        self.processes.start(
+            process,
+            [sys.executable, "-P", "-m", module, *arguments],
+            env=environment | dict(self.setup.environment) | env,
+            gentle=True,
+        )
+
+    async def wait_healthy(self, pool: str, timeout: float = 180.0) -> None:
+        """Return when as many blades of the pool are Healthy as the layout has.
+
+        Raises:
+            LabError: a process ended, or it took too long.
+        """
+        wanted = self.setup.layout.blades
+
+        async def healthy() -> bool:
+            status = (await self.client.get(NODEPOOLS, pool)).get("status", {})
+            return bool(status.get("blades", {}).get("healthy", 0) >= wanted)
+
+        await self._wait(f"pool {pool}", healthy, timeout)
+
+    async def _simulator_answers(self) -> bool:
+        async with self.remote() as remote:
+            with contextlib.suppress(LabError):
+                await remote.faults()
+                return True
+        return False
+
+    async def _wait(self, what: str, ready: Callable[[], Any], timeout: float = _READY_S) -> None:
+        deadline = time.monotonic() + timeout
+        while not await ready():
+            self.processes.check()
+            if time.monotonic() > deadline:
+                raise LabError(
+                    f"{what}: must be ready within {timeout:.0f} s (got: it is not);"
+                    f" the logs are in {self.folder / 'logs'}"
+                )
+            await asyncio.sleep(_POLL_S)
+
+
+def down(folder: Path) -> int:
+    """Stop the lab in `folder` and throw its data away (its logs stay); return how many stopped."""
+    processes = Processes.load(folder)
+    count = len(processes.running())
+    processes.stop()
+    _forget(folder)
+    return count
+
+
+def _forget(folder: Path) -> None:
+    """Remove a stopped lab's data and keys; its logs stay."""
+    for name in ("etcd", "keys", "nvml"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in ("kubeconfig", "lab.json", "processes.json", "kwok.yaml"):
+        (folder / name).unlink(missing_ok=True)

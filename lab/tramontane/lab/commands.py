@@ -1,0 +1,255 @@
+"""`tramontane lab`: a whole cluster on this machine, to try things and to break them.
+
+Everything heavy is imported inside the commands, so that `--help` answers at once.
+"""
+
+import asyncio
+import signal
+from collections import Counter
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tramontane.lab.paths import state_dir
+
+_folder = click.option(
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=state_dir,
+    show_default="your state folder",
+    help="Where this lab keeps keys, logs and data; one lab per folder.",
+)
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    """Run to the end, or to SIGTERM, which is handled like Ctrl-C: by cleaning up."""
+
+    async def watched() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        await work
+
+    try:
+        asyncio.run(watched())
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        raise click.ClickException("stopped; nothing is left running") from None
+
+
+@click.group()
+def lab() -> None:
+    """Run a real control plane with simulated blades on this machine."""
+
+
+@lab.command()
+@click.option("--all", "everything", is_flag=True, help="Also kubectl, kube-scheduler and helm.")
+def build(*, everything: bool) -> None:
+    """Build the control plane's programs into the cache (minutes, once)."""
+    from tramontane.lab.binaries import BINARIES, CONTROL_PLANE, ensure  # noqa: PLC0415
+
+    for name, path in ensure(tuple(BINARIES) if everything else CONTROL_PLANE).items():
+        click.echo(f"{name:24} {path}")
+
+
+@lab.command()
+@_folder
+@click.option("--blades", type=click.IntRange(1, 20_000), default=136, show_default=True)
+@click.option("--rack", type=click.Choice(["8", "16"]), default="16", show_default=True)
+@click.option(
+    "--real-agents",
+    default="",
+    metavar="BLADE,...",
+    help="Blades whose agent is a process of its own over a simulated NVML library.",
+)
+@click.option(
+    "--pool",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="A NodePool to apply instead of the plain one that takes all blades.",
+)
+@click.option("--no-pool", is_flag=True, help="Apply no NodePool.")
+@click.option("--no-components", is_flag=True, help="Start neither operator nor scheduler.")
+def up(
+    *,
+    folder: Path,
+    blades: int,
+    rack: str,
+    real_agents: str,
+    pool: Path | None,
+    no_pool: bool,
+    no_components: bool,
+) -> None:
+    """Start a cluster that stays up until `tramontane lab down`."""
+    import yaml  # noqa: PLC0415
+
+    from tramontane.lab.binaries import ensure  # noqa: PLC0415
+    from tramontane.lab.cluster import COMPONENTS, Lab, Setup, pool_of  # noqa: PLC0415
+    from tramontane.lab.fleet import Layout  # noqa: PLC0415
+
+    layout = Layout(blades=blades, rack=int(rack))
+    chosen = yaml.safe_load(pool.read_text()) if pool else pool_of(layout)
+    real = tuple(name.strip() for name in real_agents.split(",") if name.strip())
+    if unknown := set(real) - set(layout.names()):
+        names = list(layout.names())
+        raise click.BadParameter(
+            f"must be among {names[0]} to {names[-1]} (got {', '.join(sorted(unknown))})",
+            param_hint="--real-agents",
+        )
+    setup = Setup(
+        layout=layout,
+        pool=None if no_pool or no_components else chosen,
+        components=() if no_components else tuple(COMPONENTS),
+        simulated_agents=not no_components,  # without blades they would only ask for them
+        real_agents=real,
+    )
+    ensure()
+
+    async def start() -> None:
+        cluster = Lab(folder, setup, attached=False, say=click.echo)
+        await cluster.start()
+        await cluster.close()
+
+    _run(start())
+    where = "" if folder == state_dir() else f" --dir {folder}"
+    click.echo(
+        f"\nexport KUBECONFIG={folder / 'kubeconfig'}\n"
+        f"tramontane lab status{where}\n"
+        f"tramontane lab inject gpu-0001 gpu-lost --gpu 3{where}\n"
+        f"tramontane lab down{where}"
+    )
+
+
+@lab.command()
+@click.option("--keep", is_flag=True, help="Leave the cluster up and print its KUBECONFIG.")
+@click.option(
+    "--dir", "folder", type=click.Path(path_type=Path), help="Folder of the cluster (default: own)."
+)
+def demo(*, keep: bool, folder: Path | None) -> None:
+    """Show the main job: 1,024 GPUs train, one falls off the bus, the job is whole again."""
+    import tempfile  # noqa: PLC0415
+
+    from rich.console import Console  # noqa: PLC0415
+
+    from tramontane.lab.binaries import ensure  # noqa: PLC0415
+    from tramontane.lab.demo import run  # noqa: PLC0415
+
+    ensure()
+
+    async def show(where: Path) -> None:
+        if broken := await run(where, Console(highlight=False), keep=keep):
+            raise SystemExit(broken)
+
+    if keep or folder:
+        _run(show(folder or state_dir()))
+    else:
+        with tempfile.TemporaryDirectory(prefix="tramontane-demo-") as temporary:
+            _run(show(Path(temporary)))
+
+
+@lab.command()
+@_folder
+def down(*, folder: Path) -> None:
+    """Stop the cluster and throw its data away; the logs stay."""
+    from tramontane.lab.cluster import down as stop  # noqa: PLC0415
+
+    count = stop(folder)
+    click.echo(f"{count} processes stopped" if count else "nothing was running")
+
+
+@lab.command()
+@_folder
+def kubeconfig(*, folder: Path) -> None:
+    """Print the path of the kubeconfig: export KUBECONFIG=$(tramontane lab kubeconfig)."""
+    from tramontane.lab.description import Description  # noqa: PLC0415
+
+    Description.load(folder)
+    click.echo(folder / "kubeconfig")
+
+
+@lab.command()
+@_folder
+def status(*, folder: Path) -> None:
+    """Show the processes, the blades by state, and the faults."""
+    from tramontane.lab.description import Description  # noqa: PLC0415
+    from tramontane.lab.processes import Processes, alive, rss_mib  # noqa: PLC0415
+
+    description = Description.load(folder)
+    for record in Processes.load(folder).records:
+        state = f"{rss_mib(record.pid):6.0f} MiB" if alive(record) else "     ENDED"
+        click.echo(f"{record.name:26} {record.pid:8} {state}  {record.log}")
+    _run(_show_blades(folder, description))
+
+
+async def _show_blades(folder: Path, description: Any) -> None:
+    from tramontane.kube.client import Client  # noqa: PLC0415
+    from tramontane.kube.resources import BLADES, NODES  # noqa: PLC0415
+    from tramontane.lab.fleet import is_ready  # noqa: PLC0415
+    from tramontane.lab.remote import Remote  # noqa: PLC0415
+
+    async with await Client.connect(folder / "kubeconfig") as client:
+        nodes = await client.list_all(NODES)
+        blades = await client.list_all(BLADES)
+    ready = sum(map(is_ready, nodes))
+    click.echo(f"\nnodes   {ready} Ready, {len(nodes) - ready} not")
+    states = Counter(blade.get("status", {}).get("state", "without state") for blade in blades)
+    said = ", ".join(f"{count} {state}" for state, count in states.most_common())
+    click.echo(f"blades  {said or 'none (is there a NodePool?)'}")
+    async with Remote(folder, description) as remote:
+        for blade, faults in (await remote.faults()).items():
+            click.echo(f"fault   {blade}: {', '.join(faults)}")
+
+
+@lab.command()
+@_folder
+@click.argument("blade")
+@click.argument("fault", nargs=-1, required=True)
+@click.option("--gpu", default=0, show_default=True, help="Which GPU has it.")
+def inject(*, folder: Path, blade: str, fault: tuple[str, ...], gpu: int) -> None:
+    r"""Let BLADE have FAULT: `inject gpu-0017 gpu-lost --gpu 3`.
+
+    \b
+    gpu-lost            falls off the bus: XID 79, and NVML says that it is lost
+    xid CODE            the driver raises an XID
+    ecc-dbe             an uncorrectable memory error: XID 48 and the counters
+    row-remap-failure   no spare row is left: XID 64 and the flag
+    recovery-action [N] NVML asks for a recovery action (1 reset, 2 reboot)
+    hang                every NVML call hangs
+    node-down           the node loses power
+    agent-silent        the blade's health agent stops
+    """
+    from tramontane.lab.description import Description  # noqa: PLC0415
+    from tramontane.lab.faults import parse_fault  # noqa: PLC0415
+    from tramontane.lab.remote import Remote  # noqa: PLC0415
+
+    description = Description.load(folder)
+    wanted = parse_fault(" ".join(fault), gpu, description.layout.gpus)
+
+    async def order() -> None:
+        async with Remote(folder, description) as remote:
+            await remote.inject(blade, wanted)
+
+    _run(order())
+    click.echo(f"{blade}: {wanted}")
+
+
+@lab.command()
+@_folder
+@click.argument("blade")
+def clear(*, folder: Path, blade: str) -> None:
+    """Repair BLADE: its GPUs are as new, it has power, its agent runs."""
+    from tramontane.lab.description import Description  # noqa: PLC0415
+    from tramontane.lab.remote import Remote  # noqa: PLC0415
+
+    description = Description.load(folder)
+
+    async def order() -> list[str]:
+        async with Remote(folder, description) as remote:
+            return await remote.clear(blade)
+
+    async def said() -> None:
+        had = await order()
+        click.echo(f"{blade}: {', '.join(had)} cleared" if had else f"{blade}: had no fault")
+
+    _run(said())

@@ -1,0 +1,50 @@
+"""List the names that components, manifests and tests must agree upon."""
+
+GROUP = "tramontane.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+CATEGORY = "tramontane"
+
+# Default of every process's --namespace.
+SYSTEM_NAMESPACE = "tramontane-system"
+
+# On Nodes, written by the operator (the tranche label by whoever delivers the blade).
+LABEL_POOL = "tramontane.dev/pool"
+LABEL_TRANCHE = "tramontane.dev/tranche"
+LABEL_BLADE_STATE = "tramontane.dev/blade-state"
+TAINT_BLADE = "tramontane.dev/blade"
+CONDITION_GPU_HEALTHY = "GPUHealthy"
+LABEL_HOSTNAME = "kubernetes.io/hostname"
+
+# On pods of a gang, written by the operator.
+LABEL_JOB = "tramontane.dev/job"
+LABEL_GANG = "tramontane.dev/gang"
+LABEL_SEAT = "tramontane.dev/seat"
+ANNOTATION_EPOCH = "tramontane.dev/epoch"
+ANNOTATION_PEERS = "tramontane.dev/peers"
+
+# On pods of foreign gangs, written by their controllers.
+SCHEDULER_NAME = "tramontane"
+ANNOTATION_GANG_SIZE = "tramontane.dev/gang-size"
+ANNOTATION_PACK = "tramontane.dev/pack"
+
+GPU_RESOURCE = "nvidia.com/gpu"
+
+# The container of a template that runs the rank; where none has this name, the first one does.
+TRAINER_CONTAINER = "trainer"
+
+# Server-side apply: one manager per component, so that managedFields says who wrote what.
+MANAGER_OPERATOR = "tramontane-operator"
+MANAGER_SCHEDULER = "tramontane-scheduler"
+MANAGER_AGENT = "tramontane-agent"
+
+# Leases in the system namespace.
+LEASE_OPERATOR = "tramontane-operator"
+LEASE_SCHEDULER = "tramontane-scheduler"
+LEASE_BLADE_PREFIX = "blade-"
+LABEL_HEARTBEAT = "tramontane.dev/heartbeat"
+
+
+def heartbeat_lease(node: str) -> str:
+    """Return the name of the Lease that the health agent on `node` renews every 30 s."""
+    return LEASE_BLADE_PREFIX + node

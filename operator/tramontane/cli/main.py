@@ -1,0 +1,54 @@
+"""The `tramontane` command: one group of commands per part, imported when it is used.
+
+Nothing but click is imported here, so that `--help` and completion answer at once.
+"""
+
+import importlib
+from typing import Any
+
+import click
+
+from tramontane.api.errors import TramontaneError
+
+# name → (module:attribute, help). The help stands here so that listing imports nothing.
+_GROUPS = {
+    "lab": (
+        "tramontane.lab.commands:lab",
+        "Run a real control plane with simulated blades on this machine.",
+    ),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose members are imported when they are called by name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all members."""
+        return sorted({*super().list_commands(ctx), *_GROUPS})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a member, importing its module."""
+        if cmd_name not in _GROUPS:
+            return super().get_command(ctx, cmd_name)
+        module, _, attribute = _GROUPS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of members without importing them."""
+        rows = [(name, _GROUPS[name][1]) for name in self.list_commands(ctx) if name in _GROUPS]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a member; what Tramontane raises on purpose is for people to read, not a trace."""
+        try:
+            return super().invoke(ctx)
+        except TramontaneError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="tramontane")
+def main() -> None:
+    """Healthy blades, gangs that keep training: GPU compute that its owner controls."""

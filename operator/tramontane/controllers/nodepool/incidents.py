@@ -1,0 +1,132 @@
+"""Keep the record of what happened to a blade, in Blade.status.incidents.
+
+An incident is open until it has an outcome. The open one is also the state machine's memory: a
+fault that left the report, with its blade rebooting or its agent silent in between, has not
+cleared before its incident is closed. So it is kept in the API, not in a process.
+
+| now                                          | record                                          |
+|----------------------------------------------|-------------------------------------------------|
+| Degraded or Fatal fault, none open           | one more, from the state before to the one after|
+| the same, one open, blade now quarantined    | the open one goes to Quarantined                |
+| fault gone, window running                   | as it is                                        |
+| fault gone, window over                      | outcome `clean for 10m`                         |
+| fault gone, a person released the blade since| outcome `released by anna: new fan`             |
+| held                                         | one more, without a code                        |
+| hold ended                                   | outcome `hold ended`                            |
+| blade unreachable, or no report              | as it is                                        |
+
+At most 20 are kept. The newest are last.
+"""
+
+from dataclasses import dataclass
+
+from tramontane.api import clock
+from tramontane.api.blade import MAX_INCIDENTS, BladeState, Incident, Release, Severity
+from tramontane.api.quantity import format_duration
+from tramontane.controllers.nodepool.state import Decision, Signs
+from tramontane.controllers.nodepool.verdict import milder
+
+Record = tuple[Incident, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What an incident tells besides the decision.
+
+    Attributes:
+        before: state of the blade until now.
+        jobs: gangs that have a seat on the blade, `namespace/name`.
+        release: the release that is in force, or None.
+        clear_after: the pool's `health.clearAfter`, for the outcome.
+    """
+
+    before: BladeState | None
+    jobs: tuple[str, ...]
+    release: Release | None
+    clear_after_s: float
+
+
+def open_fault(record: Record) -> Incident | None:
+    """Return the incident of a fault that has not cleared, or None."""
+    return next((one for one in reversed(record) if one.outcome is None and one.code), None)
+
+
+def open_hold(record: Record) -> Incident | None:
+    """Return the incident of a hold that has not ended, or None."""
+    return next((one for one in reversed(record) if one.outcome is None and not one.code), None)
+
+
+def lost_memory(code: str, now: float) -> Incident:
+    """Return the open incident of a blade that was made anew while its Node says Quarantined."""
+    return Incident(
+        at=clock.utc(now),
+        code=code or "unknown",
+        from_=BladeState.QUARANTINED,
+        to=BladeState.QUARANTINED,
+    )
+
+
+def follow(record: Record, signs: Signs, decision: Decision, context: Context) -> Record:
+    """Return the record after a decision. The same decision again gives the same record."""
+    record = _holds(record, signs, decision, context)
+    # Only a blade that speaks tells anything of its faults.
+    if not signs.reported or decision.severity is Severity.UNKNOWN:
+        return record
+    current = open_fault(record)
+    finding = signs.finding
+    if milder(finding.severity, Severity.DEGRADED):
+        if current is None or decision.clearing:
+            return record
+        return _replaced(record, current, {"outcome": _outcome(current, context)})
+    quarantined = decision.state is BladeState.QUARANTINED
+    if current is None:
+        opened = Incident(
+            at=clock.utc(signs.now),
+            code=finding.code,
+            gpu=finding.gpu,
+            from_=context.before,
+            to=decision.state,
+            action=finding.action,
+            jobs=context.jobs,
+            detected_after=_detected_after(signs),
+        )
+        return (*record, opened)[-MAX_INCIDENTS:]
+    if quarantined and current.to is not BladeState.QUARANTINED:
+        return _replaced(record, current, {"to": decision.state, "code": finding.code})
+    return record
+
+
+def _holds(record: Record, signs: Signs, decision: Decision, context: Context) -> Record:
+    held = open_hold(record)
+    if signs.hold is None and held is not None:
+        return _replaced(record, held, {"outcome": "hold ended"})
+    if signs.hold is not None and held is None and decision.state is BladeState.QUARANTINED:
+        opened = Incident(
+            at=clock.utc(signs.now),
+            from_=context.before,
+            to=decision.state,
+            jobs=context.jobs,
+        )
+        return (*record, opened)[-MAX_INCIDENTS:]
+    return record
+
+
+def _replaced(record: Record, old: Incident, update: dict[str, object]) -> Record:
+    return tuple(one.model_copy(update=update) if one is old else one for one in record)
+
+
+def _outcome(fault: Incident, context: Context) -> str:
+    release = context.release
+    if release is None or not release.at or not fault.at:
+        by_person = False
+    else:
+        by_person = clock.parse(fault.at) < clock.parse(release.at)
+    if release is not None and by_person:
+        return f"released by {release.by}: {release.reason}"[:1024]
+    return f"clean for {format_duration(context.clear_after_s)}"
+
+
+def _detected_after(signs: Signs) -> str | None:
+    if signs.finding.first_seen is None or signs.reported_at is None:
+        return None
+    return format_duration(max(0.0, signs.reported_at - signs.finding.first_seen))

@@ -1,0 +1,322 @@
+"""Plan what must be written for one blade: pure, from its world to patches and a status.
+
+| owner of the Node | Node | Blade            | plan                                              |
+|-------------------|------|------------------|---------------------------------------------------|
+| none              | yes  | any              | delete the Blade, clear labels, taint, condition  |
+| a pool            | yes  | none             | make it, mark the Node, status Unknown            |
+| a pool            | yes  | of another pool  | delete it; its deletion brings us back here       |
+| a pool            | yes  | its own          | what the state machine says                       |
+| none              | no   | named by a gang  | Lost, kept until the scheduler has moved the seat |
+| none              | no   | not named        | delete                                            |
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tramontane.api import clock
+from tramontane.api.blade import (
+    Blade,
+    BladeState,
+    BladeStatus,
+    Severity,
+    Verdict,
+)
+from tramontane.api.conditions import condition, set_conditions
+from tramontane.api.names import (
+    API_VERSION,
+    CONDITION_GPU_HEALTHY,
+    LABEL_BLADE_STATE,
+    LABEL_POOL,
+    LABEL_TRANCHE,
+)
+from tramontane.api.nodepool import RemediationMode
+from tramontane.controllers.informers import Node
+from tramontane.controllers.nodepool import incidents, nodepatch
+from tramontane.controllers.nodepool.policy import Policy
+from tramontane.controllers.nodepool.sight import (
+    ANNOTATION_TRANCHE_COPIED,
+    Sight,
+    annotations_of,
+    signs_of,
+)
+from tramontane.controllers.nodepool.state import (
+    Decision,
+    Prior,
+    Ruling,
+    Signs,
+    decide,
+)
+
+Raw = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeCondition:
+    """The GPUHealthy condition of a Node."""
+
+    status: str
+    reason: str
+    message: str
+    since: str
+
+    def to_dict(self) -> Raw:
+        """Return the API's form."""
+        return {
+            "type": CONDITION_GPU_HEALTHY,
+            "status": self.status,
+            "reason": self.reason,
+            "message": self.message,
+            "lastTransitionTime": self.since,
+            "lastHeartbeatTime": self.since,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """An event for people."""
+
+    warning: bool
+    reason: str
+    text: str
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What must be written, in this order; nothing where a field is empty.
+
+    Attributes:
+        blade: the Blade to apply, without status.
+        node: operations on the Node; together with `blade`, before all else.
+        condition: the Node's condition, where it differs.
+        uncondition: whether the Node's condition is to be taken off.
+        status: the Blade's status to apply, without the report.
+        delete: whether the Blade is to be deleted.
+        labels, taint: what `node` was made of, to make it anew if the Node has changed.
+    """
+
+    blade: Raw | None = None
+    node: tuple[nodepatch.Operation, ...] = ()
+    labels: Mapping[str, str | None] = field(default_factory=dict)
+    taint: str | None = None
+    condition: NodeCondition | None = None
+    uncondition: bool = False
+    status: BladeStatus | None = None
+    delete: bool = False
+    decision: Decision | None = None
+    reported: bool = False
+    note: Note | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Return whether there is nothing to write."""
+        return not (
+            self.blade
+            or self.node
+            or self.condition
+            or self.uncondition
+            or self.status
+            or self.delete
+        )
+
+
+def plan(sight: Sight, rule: Callable[[Decision], Ruling]) -> Plan:
+    """Return what must be written for a blade.
+
+    Args:
+        sight: what is known.
+        rule: asked at most once, when a fault calls for quarantine.
+    """
+    node, blade, policy = sight.node, sight.blade, sight.policy
+    if node is None:
+        if blade is None or policy is None or not sight.gangs:
+            return Plan(delete=blade is not None)
+    elif policy is None:
+        return _leave(node, blade)
+    elif blade is not None and blade.spec.pool != policy.pool:
+        return Plan(delete=True)
+    return _keep(sight, policy, rule)
+
+
+def _leave(node: Node, blade: Blade | None) -> Plan:
+    """Give a Node back as if we had never been there."""
+    labels: dict[str, str | None] = {LABEL_POOL: None, LABEL_BLADE_STATE: None}
+    if blade is not None and ANNOTATION_TRANCHE_COPIED in blade.metadata.annotations:
+        labels[LABEL_TRANCHE] = None
+    return Plan(
+        node=tuple(nodepatch.plan(node, labels, None)),
+        labels=labels,
+        uncondition=bool(node.gpu_healthy),
+        delete=blade is not None,
+    )
+
+
+def _keep(sight: Sight, policy: Policy, rule: Callable[[Decision], Ruling]) -> Plan:
+    node, blade = sight.node, sight.blade
+    annotations = annotations_of(node, blade, policy)
+    # 1. What is seen, and what is remembered.
+    old = blade.status if blade is not None else BladeStatus()
+    record = old.incidents or _seeded(node, blade, sight.now)
+    signs = signs_of(sight, policy, annotations)
+    prior = Prior(old.state, incidents.open_fault(record))
+    # 2. Decide; a fault's consequences need the pool's consent.
+    decision = decide(signs, prior, policy, Ruling.GRANTED)
+    if decision.by_fault:
+        ruling = rule(decision)
+        if ruling is not Ruling.GRANTED:
+            decision = decide(signs, prior, policy, ruling)
+    # 3. What follows for Node and Blade.
+    status = _status(sight, policy, signs, decision, record)
+    labels, taint = _marks(node, policy, decision, annotations)
+    wanted = _condition(decision, status)
+    return Plan(
+        blade=_blade(sight.name, blade, policy, annotations),
+        node=tuple(nodepatch.plan(node, labels, taint)) if node is not None else (),
+        labels=labels,
+        taint=taint,
+        condition=wanted
+        if node is not None
+        and (node.gpu_healthy, node.gpu_healthy_reason) != (wanted.status, wanted.reason)
+        else None,
+        status=status if status != ours(old) else None,
+        decision=decision,
+        reported=signs.reported,
+        note=_note(old, decision),
+    )
+
+
+def ours(status: BladeStatus) -> BladeStatus:
+    """Return the part of a Blade's status that this controller writes."""
+    return status.model_copy(update={"report": None, "qualification": None, "history": None})
+
+
+def _blade(
+    name: str, blade: Blade | None, policy: Policy, annotations: Mapping[str, str]
+) -> Raw | None:
+    """Return the Blade to apply, or None where it is there as it must be."""
+    if blade is not None:
+        meta = blade.metadata
+        same = (
+            meta.labels.get(LABEL_POOL) == policy.pool
+            and annotations.items() <= meta.annotations.items()
+            and any(owner.uid == policy.uid for owner in meta.owner_references)
+            and (
+                ANNOTATION_TRANCHE_COPIED in annotations
+                or ANNOTATION_TRANCHE_COPIED not in meta.annotations
+            )
+        )
+        if same:
+            return None
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "Blade",
+        "metadata": {
+            "name": name,
+            "labels": {LABEL_POOL: policy.pool},
+            "annotations": dict(annotations),
+            "ownerReferences": [
+                {
+                    "apiVersion": API_VERSION,
+                    "kind": "NodePool",
+                    "name": policy.pool,
+                    "uid": policy.uid,
+                    "controller": True,
+                }
+            ],
+        },
+        "spec": {"pool": policy.pool},
+    }
+
+
+def _seeded(node: Node | None, blade: Blade | None, now: float) -> incidents.Record:
+    """Return the memory of a Blade that was deleted by hand while its Node was quarantined."""
+    if blade is not None and blade.status.state is not None:
+        return ()
+    if node is None or node.gpu_healthy != "False":
+        return ()
+    if node.labels.get(LABEL_BLADE_STATE) != BladeState.QUARANTINED:
+        return ()
+    return (incidents.lost_memory(node.gpu_healthy_reason, now),)
+
+
+def _status(
+    sight: Sight, policy: Policy, signs: Signs, decision: Decision, record: incidents.Record
+) -> BladeStatus:
+    blade = sight.blade
+    old = blade.status if blade is not None else BladeStatus()
+    generation = blade.metadata.generation if blade is not None else 1
+    now = clock.utc(sight.now)
+    context = incidents.Context(
+        before=old.state,
+        jobs=sight.gangs,
+        release=blade.spec.release if blade is not None else None,
+        clear_after_s=policy.clear_after_s,
+    )
+    works = decision.state is BladeState.HEALTHY and decision.severity in {
+        Severity.NONE,
+        Severity.INFO,
+    }
+    ready = condition(
+        "Ready",
+        works,
+        decision.reason or decision.state.value,
+        decision.message,
+        generation,
+    )
+    return BladeStatus(
+        observed_generation=generation,
+        state=decision.state,
+        state_since=old.state_since if old.state is decision.state and old.state_since else now,
+        reason=decision.reason,
+        message=decision.message or None,
+        verdict=Verdict(severity=decision.severity, action=decision.action),
+        incidents=incidents.follow(record, signs, decision, context),
+        conditions=set_conditions(old.conditions, (ready,), now),
+    )
+
+
+def _marks(
+    node: Node | None, policy: Policy, decision: Decision, annotations: Mapping[str, str]
+) -> tuple[dict[str, str | None], str | None]:
+    """Return the labels and the taint value that the Node must have."""
+    labels: dict[str, str | None] = {
+        LABEL_POOL: policy.pool,
+        LABEL_BLADE_STATE: decision.state.value,
+    }
+    if node is not None and ANNOTATION_TRANCHE_COPIED in annotations:
+        labels[LABEL_TRANCHE] = node.labels.get(policy.tranche_label)
+    # A pool that only watches taints nothing; a person's hold is no remediation and holds.
+    acts = policy.mode is RemediationMode.AUTO or decision.state is BladeState.QUARANTINED
+    tainted = acts and decision.state is not BladeState.HEALTHY
+    return labels, decision.state.value if tainted else None
+
+
+def _condition(decision: Decision, status: BladeStatus) -> NodeCondition:
+    """Return the condition: False while a fault is open, Unknown while nobody can tell."""
+    since = status.state_since or ""
+    if decision.severity in {Severity.DEGRADED, Severity.FATAL}:
+        fault = incidents.open_fault(status.incidents)
+        code = (fault.code if fault is not None else None) or str(decision.reason)
+        return NodeCondition("False", code, decision.message, since)
+    if decision.severity is Severity.UNKNOWN:
+        return NodeCondition("Unknown", str(decision.reason), decision.message, since)
+    return NodeCondition("True", "Healthy", decision.message, since)
+
+
+def _note(old: BladeStatus, decision: Decision) -> Note | None:
+    """Return the event of a change that people want to know of."""
+    severity = old.verdict.severity if old.verdict is not None else None
+    before = (old.state, old.reason, severity)
+    if before == (decision.state, decision.reason, decision.severity):
+        return None
+    if old.state is None and decision.state is BladeState.UNKNOWN:
+        return None
+    healthy = decision.state is BladeState.HEALTHY and decision.reason is None
+    text = f"{old.state or 'New'} to {decision.state}"
+    return Note(
+        warning=not healthy,
+        reason=decision.reason or decision.state.value,
+        text=f"{text}: {decision.message}" if decision.message else text,
+        action="Quarantine" if decision.state is BladeState.QUARANTINED else "SetState",
+    )

@@ -1,0 +1,400 @@
+"""Run the NodePool controller: two queues, one of blades and one of pools.
+
+A key of the first queue is a Node's name, which is its Blade's too. An event of a Blade, Node,
+heartbeat or gang costs one reconcile of that blade, whatever the size of its pool. A key of the
+second queue is a pool's name: its status is made of running counts (tally.py), and written at most
+once a second unless a condition flips.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from tramontane.api import clock as api_clock
+from tramontane.api import names
+from tramontane.api.blade import Blade, BladeState
+from tramontane.api.gang import Gang
+from tramontane.api.names import API_VERSION, MANAGER_OPERATOR
+from tramontane.api.nodepool import NodePool, NodePoolStatus, RemediationMode
+from tramontane.api.reasons import BladeReason
+from tramontane.controllers import metrics
+from tramontane.controllers.informers import Informers, LeaseView, Node, blades_of
+from tramontane.controllers.nodepool import status as pool_status
+from tramontane.controllers.nodepool.budget import Ledger, is_out
+from tramontane.controllers.nodepool.kubelet import Kubelets
+from tramontane.controllers.nodepool.members import Members
+from tramontane.controllers.nodepool.plan import Plan, plan
+from tramontane.controllers.nodepool.policy import Policy
+from tramontane.controllers.nodepool.sight import ANNOTATION_STALE_REPORT, Sight
+from tramontane.controllers.nodepool.silence import Beats
+from tramontane.controllers.nodepool.state import LOST_AFTER_S, Decision, Ruling
+from tramontane.controllers.nodepool.tally import Member, Tally
+from tramontane.controllers.nodepool.writer import Writer
+from tramontane.controllers.nodepool.written import Written
+from tramontane.kube.client import Client
+from tramontane.kube.events import EventRecorder
+from tramontane.kube.process import StopEvent
+from tramontane.kube.resources import NODEPOOLS
+from tramontane.kube.workqueue import WorkQueue
+
+log = logging.getLogger(__name__)
+
+_SWEEP_S = 2.0
+_RESYNC_S = 600.0
+_WRITE_EVERY_S = 1.0
+_LOOK_EVERY_S = 0.1
+_BLADE_WORKERS = 32
+_POOL_WORKERS = 2
+_ALARMS = frozenset({"Stalled", "BudgetExhausted", "TooFewSpares"})
+
+
+class NodePoolController:
+    """Keeps Blades, Nodes' marks and NodePool.status as they must be.
+
+    Attributes:
+        blades: queue of blades, by name.
+        pools: queue of pools, by name; kopf pushes into it too.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        informers: Informers,
+        recorder: EventRecorder,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.blades: WorkQueue[str] = WorkQueue(name="blades")
+        self.pools: WorkQueue[str] = WorkQueue(name="nodepools")
+        self._client = client
+        self._informers = informers
+        self._recorder = recorder
+        self._clock = clock
+        self._now_s = monotonic
+        self._ledger = Ledger()
+        self._tally = Tally()
+        self._beats = Beats()
+        self._kubelets = Kubelets(client, monotonic)
+        self._members = Members(
+            informers.pools.cache, informers.nodes.cache, informers.blades.cache
+        )
+        self._blade = Written(informers.blades.cache, _version, monotonic)
+        self._node: Written[Node] = Written(
+            informers.nodes.cache, lambda node: node.version, monotonic
+        )
+        self._writer = Writer(client, recorder, self._node, self._blade)
+        self._arrived_s: dict[str, float] = {}
+        self._looked_s: dict[str, float] = {}
+        self._wrote_s: dict[str, float] = {}
+
+    def wire(self) -> None:
+        """Have the caches push keys into the queues; call before the caches run."""
+        self._informers.pools.add_listener(self._on_pool)
+        self._informers.nodes.add_listener(self._on_node)
+        self._informers.blades.add_listener(self._on_blade)
+        self._informers.leases.add_listener(self._on_lease)
+        self._informers.gangs.add_listener(self._on_gang)
+
+    async def run(self, stop: StopEvent) -> None:
+        """Reconcile until `stop` is set; the caches must be filled."""
+        self._arrived_s.clear()
+        for blade in self._informers.blades.cache.values():
+            self._ledger.note_blade(blade)
+        self._members.look_at_all()
+        self._add_all()
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self.blades.run(self.reconcile_blade, _BLADE_WORKERS)),
+                group.create_task(self.pools.run(self.reconcile_pool, _POOL_WORKERS)),
+                group.create_task(self._sweep()),
+                group.create_task(self._resync()),
+            ]
+            await stop.wait()
+            for task in tasks:
+                task.cancel()
+
+    # One blade
+
+    async def reconcile_blade(self, name: str) -> float | None:
+        """Make one blade, its Node's marks and its status as they must be."""
+        # 1. Ask for what is in no cache. From here to the writes nothing awaits, so that the
+        #    budget's question and answer cannot be torn apart.
+        kubelet_at = await self._kubelet_at(name)
+        # 2. Look and decide.
+        sight = self._sight(name, kubelet_at)
+        planned = plan(sight, lambda decision: self._rule(sight, decision))
+        self._book(sight, planned)
+        if planned.is_empty:
+            # A queue full of such keys must not keep the heartbeat of our Lease waiting.
+            await asyncio.sleep(0)
+        else:
+            # 3. Write: what keeps work away first.
+            await self._writer.mark(name, planned)
+            self._measure(sight, planned)
+            await self._writer.tell(name, planned)
+        self._enter(name)
+        return planned.decision.after_s if planned.decision is not None else None
+
+    async def _kubelet_at(self, name: str) -> float | None:
+        """Return the kubelet's last sign of life, where the agent is silent and it matters."""
+        beat = self._beats.get(name)
+        node = self._informers.nodes.cache.get(name)
+        if beat is None or node is None or not node.ready:
+            return None
+        if beat.silence_s(self._now_s()) < LOST_AFTER_S:
+            return None
+        if self._members.claim(name).owner is None:
+            return None
+        return await self._kubelets.renewed_at(name)
+
+    def _sight(self, name: str, kubelet_at: float | None) -> Sight:
+        node, blade = self._node.get(name), self._blade.get(name)
+        if name not in self._informers.nodes.cache:
+            node = None
+        owner = self._members.claim(name).owner
+        if node is None and blade is not None:
+            owner = blade.spec.pool
+        beat, now_s = self._beats.get(name), self._now_s()
+        gangs = self._informers.gangs.by_index("blade", name)
+        return Sight(
+            name=name,
+            now=self._clock(),
+            node=node,
+            blade=blade,
+            policy=self._members.policy(owner) if owner is not None else None,
+            gangs=tuple(sorted(gang.key for gang in gangs)),
+            heard_at=beat.renewed_at if beat is not None else None,
+            agent_silence_s=beat.silence_s(now_s) if beat is not None else float("inf"),
+            machine_silence_s=beat.machine_silence_s(now_s, kubelet_at) if beat is not None else 0,
+        )
+
+    def _rule(self, sight: Sight, decision: Decision) -> Ruling:
+        """Return whether a fault of this blade may have consequences."""
+        policy, blade = sight.policy, sight.blade
+        assert policy is not None
+        assert decision.by_fault
+        if policy.mode is RemediationMode.OFF:
+            return Ruling.OFF
+        if policy.mode is RemediationMode.DRY_RUN:
+            return Ruling.DRY_RUN
+        # Out for a fault already. One that was out for a person only must ask.
+        status = blade.status if blade is not None else None
+        if (
+            status is not None
+            and status.state is BladeState.QUARANTINED
+            and status.reason is not BladeReason.HELD_BY_PERSON
+        ):
+            return Ruling.GRANTED
+        limit = policy.budget(self._ledger.total(policy.pool))
+        granted = self._ledger.grants(sight.name, policy.pool, limit)
+        return Ruling.GRANTED if granted else Ruling.OVER_BUDGET
+
+    def _book(self, sight: Sight, planned: Plan) -> None:
+        """Enter the decision in the ledger, and have the pool counted where it changed."""
+        decision, policy, name = planned.decision, sight.policy, sight.name
+        if planned.delete or decision is None or policy is None:
+            self._ledger.forget(name)
+            return
+        if (
+            decision.state is BladeState.QUARANTINED
+            or decision.reason is not BladeReason.BUDGET_EXHAUSTED
+        ):
+            self._ledger.withdraw(name, policy.pool)
+        # What has once reported was capacity; its report may be gone with a Blade made anew.
+        reported = sight.blade is not None and sight.blade.status.report is not None
+        out = is_out(decision.state, decision.reason, reported=reported)
+        if self._ledger.note(name, policy.pool, out=out) or not planned.is_empty:
+            self.pools.add(policy.pool)
+
+    def _enter(self, name: str) -> None:
+        """Have the blade counted as it is now."""
+        blade, node = self._blade.get(name), self._informers.nodes.cache.get(name)
+        policy = self._members.policy(blade.spec.pool) if blade is not None else None
+        if blade is None or policy is None:
+            self._tally.enter(name, None)
+            return
+        status = blade.status
+        severity = status.verdict.severity if status.verdict is not None else None
+        cordoned = node is None or node.unschedulable
+        member = Member(
+            pool=policy.pool,
+            state=status.state,
+            takes_work=pool_status.takes_work(status.state, severity, unschedulable=cordoned),
+            tranche=node.labels.get(policy.tranche_label, "") if node is not None else "",
+            lacks=tuple(label for label in policy.levels if label not in node.labels)
+            if node is not None
+            else (),
+        )
+        if self._tally.enter(name, member):
+            self.pools.add(policy.pool)
+
+    def _measure(self, sight: Sight, planned: Plan) -> None:
+        decision, policy = planned.decision, sight.policy
+        if decision is None or policy is None:
+            return
+        arrived_s = self._arrived_s.pop(sight.name, None)
+        old = sight.blade.status.state if sight.blade is not None else None
+        if decision.state is old:
+            return
+        reason = decision.reason or ""
+        metrics.TRANSITIONS.labels(policy.pool, decision.state, reason).inc()
+        if arrived_s is not None and decision.by_fault:
+            metrics.QUARANTINE_SECONDS.observe(self._now_s() - arrived_s)
+
+    # One pool
+
+    async def reconcile_pool(self, name: str) -> float | None:
+        """Write the pool's status if it says something new."""
+        pool, policy = self._informers.pools.cache.get(name), self._members.policy(name)
+        if pool is None or policy is None:
+            self._looked_s.pop(name, None)
+            self._wrote_s.pop(name, None)
+            return None
+        # 1. Not for each of a thousand blades that start at once.
+        wait_s = self._looked_s.get(name, float("-inf")) + _LOOK_EVERY_S - self._now_s()
+        if wait_s > 0:
+            return wait_s
+        self._looked_s[name] = self._now_s()
+        sight = self._look_at_pool(name, policy)
+        now = api_clock.utc(self._clock())
+        status = pool_status.compute(pool, policy, self._tally.of(name), sight, now)
+        self._export(name, status, sight)
+        # 2. Room was made: those who were refused may ask again.
+        if sight.refused and sight.out < sight.budget:
+            for blade in sight.refused:
+                self.blades.add(blade)
+        if status == pool.status.model_copy(update={"failure_rate": None}):
+            return None
+        # 3. One write, and a condition that flips does not wait.
+        flips = pool_status.flips(pool.status.conditions, status.conditions)
+        wait_s = self._wrote_s.get(name, float("-inf")) + _WRITE_EVERY_S - self._now_s()
+        if wait_s > 0 and not flips:
+            return wait_s
+        self._wrote_s[name] = self._now_s()
+        body = {"metadata": {"name": name}, "status": status.to_dict()}
+        await self._client.apply(NODEPOOLS, body, manager=MANAGER_OPERATOR, subresource="status")
+        self._raise_alarms(pool, status)
+        return None
+
+    def _look_at_pool(self, name: str, policy: Policy) -> pool_status.PoolSight:
+        made = self._informers.blades.cache
+        return pool_status.PoolSight(
+            nodes=len(self._informers.nodes.cache),
+            missing=sum(node not in made for node in self._members.owned(name)),
+            contested={node: claim.rivals for node, claim in self._members.contested(name).items()},
+            unlabelled=self._tally.of(name).lacking,
+            refused=self._ledger.refused(name),
+            out=self._ledger.out(name),
+            budget=policy.budget(self._ledger.total(name)),
+        )
+
+    def _export(self, name: str, status: NodePoolStatus, sight: pool_status.PoolSight) -> None:
+        if status.blades is not None:
+            for state, count in status.blades.model_dump().items():
+                if state != "total":
+                    metrics.BLADES.labels(name, state).set(count)
+        metrics.BLADES_OUT.labels(name).set(sight.out)
+        metrics.BUDGET.labels(name).set(sight.budget)
+        metrics.REFUSED.labels(name).set(len(sight.refused))
+
+    def _raise_alarms(self, pool: NodePool, status: NodePoolStatus) -> None:
+        was = {c.type for c in pool.status.conditions if c.status == "True"}
+        for one in status.conditions:
+            if one.type in _ALARMS and one.status == "True" and one.type not in was:
+                regarding = {
+                    "apiVersion": API_VERSION,
+                    "kind": "NodePool",
+                    "name": pool.metadata.name,
+                    "uid": pool.metadata.uid or "",
+                }
+                self._recorder.record(regarding, "Warning", one.reason, one.message, one.type)
+
+    # What brings keys
+
+    def _on_pool(self, key: str, old: NodePool | None, new: NodePool | None) -> None:
+        if _claims(old) != _claims(new):
+            nodes, pools = self._members.look_at_all()
+            for blade in self._informers.blades.by_index("pool", key):
+                self.blades.add(blade.metadata.name)
+            for node in nodes:
+                self.blades.add(node)
+            for pool in pools:
+                self.pools.add(pool)
+        self.pools.add(key)
+
+    def _on_node(self, key: str, _old: Node | None, new: Node | None) -> None:
+        if new is None:
+            self._node.forget(key)
+        self._look_at(key)
+        self.blades.add(key)
+
+    def _on_blade(self, key: str, old: Blade | None, new: Blade | None) -> None:
+        if new is None:
+            self._blade.forget(key)
+            self._ledger.forget(key)
+            self._tally.enter(key, None)
+        elif old is None or old.status.report != new.status.report:
+            self._arrived_s[key] = self._now_s()
+        if old is None or new is None:
+            self._look_at(key)
+        self.blades.add(key)
+        for blade in (old, new):
+            if blade is not None:
+                self.pools.add(blade.spec.pool)
+
+    def _on_lease(self, key: str, _old: LeaseView | None, new: LeaseView | None) -> None:
+        blade = key.partition("/")[2].removeprefix(names.LEASE_BLADE_PREFIX)
+        if new is None:
+            self._beats.forget(blade)
+            self.blades.add(blade)
+        elif self._beats.note(blade, new.renewed_at, self._now_s(), self._clock()):
+            self.blades.add(blade)
+
+    def _on_gang(self, key: str, old: Gang | None, new: Gang | None) -> None:
+        """A blade cares whether it has a seat only where it is gone, or was made anew."""
+        self._tally.place(key, new)
+        before = set(blades_of(old)) if old is not None else set()
+        after = set(blades_of(new)) if new is not None else set()
+        for name in before ^ after:
+            blade = self._informers.blades.cache.get(name)
+            if blade is not None and (
+                name not in self._informers.nodes.cache
+                or ANNOTATION_STALE_REPORT in blade.metadata.annotations
+            ):
+                self.blades.add(name)
+        for gang in (old, new):
+            if gang is not None:
+                self.pools.add(gang.spec.pool)
+
+    def _look_at(self, node: str) -> None:
+        for pool in self._members.look_at(node):
+            self.pools.add(pool)
+
+    async def _sweep(self) -> None:
+        while True:
+            for blade in self._beats.sweep(self._now_s()):
+                self.blades.add(blade)
+            await asyncio.sleep(_SWEEP_S)
+
+    async def _resync(self) -> None:
+        """Look at everything once in a while: no missed event is for ever."""
+        while True:
+            await asyncio.sleep(_RESYNC_S)
+            self._add_all()
+
+    def _add_all(self) -> None:
+        for cache in (self._informers.nodes.cache, self._informers.blades.cache):
+            for name in cache:
+                self.blades.add(name)
+        for pool in self._informers.pools.cache:
+            self.pools.add(pool)
+
+
+def _claims(pool: NodePool | None) -> object:
+    """Return what of a pool bears on its blades; its status does not."""
+    return None if pool is None else (pool.spec, pool.metadata.deletion_timestamp)
+
+
+def _version(blade: Blade) -> int:
+    return int(blade.metadata.resource_version or 0)

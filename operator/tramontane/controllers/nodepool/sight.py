@@ -1,0 +1,139 @@
+"""Read the signs of a blade from what the caches show of it: pure.
+
+A Node that was deleted and made again has another UID. The Blade remembers the UID it knew
+(annotation `tramontane.dev/node-uid`). When it differs, the report at hand is of an earlier life:
+its stamp goes to `tramontane.dev/stale-report`, and it does not count until one of these holds:
+the report's stamp has changed; its boot is the one that the new Node's kubelet reports; or, where
+kubelets report no boot, the agent has kept up its heartbeat for a minute of the Node's new life.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tramontane.api import clock
+from tramontane.api.blade import Blade, Hold, Release, Report
+from tramontane.api.names import LABEL_TRANCHE
+from tramontane.controllers.informers import Node
+from tramontane.controllers.nodepool import verdict
+from tramontane.controllers.nodepool.policy import Policy
+from tramontane.controllers.nodepool.state import NodeSign, Signs
+
+ANNOTATION_NODE_UID = "tramontane.dev/node-uid"
+ANNOTATION_STALE_REPORT = "tramontane.dev/stale-report"
+# Set where the tranche label on the Node is a copy of another label: then it is ours to remove.
+ANNOTATION_TRANCHE_COPIED = "tramontane.dev/tranche-copied"
+
+# Two heartbeats: after that a running agent has looked, and would have reported what it saw.
+_PROVEN_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """All that is known of one blade.
+
+    Attributes:
+        policy: of the pool that owns the Node; where the Node is gone, of the Blade's pool.
+        gangs: whose placement names the blade, as `namespace/name`.
+        heard_at: the agent's last heartbeat, by its own clock; None if there never was one.
+        agent_silence_s: since then, infinite if there never was one.
+        machine_silence_s: since agent or kubelet last spoke.
+    """
+
+    name: str
+    now: float
+    node: Node | None = None
+    blade: Blade | None = None
+    policy: Policy | None = None
+    gangs: tuple[str, ...] = ()
+    heard_at: float | None = None
+    agent_silence_s: float = float("inf")
+    machine_silence_s: float = 0.0
+
+
+def stamp(report: Report | None) -> str:
+    """Return what tells one report from the next: the boot and the time of its last change."""
+    return "" if report is None else f"{report.agent.boot_id or ''}/{report.agent.time or ''}"
+
+
+def annotations_of(node: Node | None, blade: Blade | None, policy: Policy) -> dict[str, str]:
+    """Return the annotations that the Blade must have."""
+    wanted = dict(blade.metadata.annotations) if blade is not None else {}
+    kept = {
+        key: value
+        for key, value in wanted.items()
+        if key in {ANNOTATION_NODE_UID, ANNOTATION_STALE_REPORT, ANNOTATION_TRANCHE_COPIED}
+    }
+    if node is None:
+        return kept
+    known = kept.get(ANNOTATION_NODE_UID)
+    if known is not None and known != node.uid and blade is not None:
+        kept[ANNOTATION_STALE_REPORT] = stamp(blade.status.report)
+    kept[ANNOTATION_NODE_UID] = node.uid
+    if policy.tranche_label == LABEL_TRANCHE:
+        kept.pop(ANNOTATION_TRANCHE_COPIED, None)
+    else:
+        kept[ANNOTATION_TRANCHE_COPIED] = policy.tranche_label
+    return kept
+
+
+def signs_of(sight: Sight, policy: Policy, annotations: Mapping[str, str]) -> Signs:
+    """Return what the state machine asks for."""
+    node, blade = sight.node, sight.blade
+    report = blade.status.report if blade is not None else None
+    reported = report is not None and _is_current(report, node, sight, annotations)
+    reported_at = None
+    if report is not None and report.agent.time:
+        reported_at = clock.parse(report.agent.time)
+    hold, release = (None, None) if blade is None else (blade.spec.hold, blade.spec.release)
+    released_at = clock.parse(release.at) if release is not None and release.at else None
+    finding = verdict.NOTHING
+    if reported and report is not None:
+        finding = verdict.judge(report, policy, sight.now, released_at)
+    silence_s, heard_at = sight.agent_silence_s, sight.heard_at
+    if heard_at is None and reported and reported_at is not None and reported_at <= sight.now:
+        # No Lease yet: the report itself is a sign of life.
+        silence_s, heard_at = sight.now - reported_at, reported_at
+    return Signs(
+        now=sight.now,
+        node=_node_sign(node),
+        reported=reported,
+        reported_at=reported_at if reported else None,
+        finding=finding,
+        agent_silence_s=silence_s,
+        machine_silence_s=sight.machine_silence_s,
+        heard_at=heard_at,
+        hold=hold if hold is not None and not _ends(release, hold) else None,
+        released_at=released_at,
+        replaced=not reported and ANNOTATION_STALE_REPORT in annotations,
+        seated=bool(sight.gangs),
+    )
+
+
+def _node_sign(node: Node | None) -> NodeSign:
+    if node is None:
+        return NodeSign.ABSENT
+    if node.ready:
+        return NodeSign.READY
+    return NodeSign.NOT_READY if "Ready" in node.conditions else NodeSign.NEW
+
+
+def _is_current(
+    report: Report, node: Node | None, sight: Sight, annotations: Mapping[str, str]
+) -> bool:
+    """Return whether the report is of the Node's present life; see the module."""
+    stale = annotations.get(ANNOTATION_STALE_REPORT)
+    if stale is None or node is None or stamp(report) != stale:
+        return True
+    boot = report.agent.boot_id
+    if node.boot_id and boot:
+        return node.boot_id == boot
+    return sight.heard_at is not None and sight.heard_at >= node.created_at + _PROVEN_S
+
+
+def _ends(release: Release | None, hold: Hold) -> bool:
+    """Return whether a release ends a hold: it is not older. One without a time is the newest."""
+    if release is None:
+        return False
+    if not release.at or not hold.at:
+        return True
+    return clock.parse(release.at) >= clock.parse(hold.at)

@@ -1,0 +1,280 @@
+"""Decide a blade's state from the signs of the moment and what its status remembers.
+
+Rows are tried from the top; the first that holds decides. (`prior` is Blade.status as last
+written; a fault is *open* from its report until it has been gone for `clearAfter` or a person
+released the blade: incidents.py.)
+
+|    | sign                                      | state       | reason          | verdict        |
+|----|-------------------------------------------|-------------|-----------------|----------------|
+|  1 | Node gone                                 | Lost        | NodeNotReady    | Unknown        |
+|  2 | Node has no Ready condition yet           | Unknown     | NodeNotReady    | Unknown        |
+|  3 | Node not Ready                            | Lost        | NodeNotReady    | Unknown        |
+|  4 | kubelet and agent both silent for 45 s    | Lost        | NodeNotReady    | Unknown        |
+|  5 | Node made anew under a seat, no report    | Lost        | NodeNotReady    | Unknown        |
+|  6 | a hold in force                           | Quarantined | HeldByPerson    | faults'        |
+|  7 | Fatal finding, Granted                    | Quarantined | the finding's   | Fatal          |
+|  8 | quarantined, fault gone but open, Granted | Quarantined | the fault's     | Fatal          |
+|  9 | no report of this life, or agent silent   | Unknown     | AgentSilent     | Unknown, Fatal |
+| 10 | 7 or 8 over budget, was not Healthy       | Unknown     | BudgetExhausted | Fatal          |
+| 11 | 7 or 8 over budget, was Healthy           | Healthy     | BudgetExhausted | Fatal          |
+| 12 | 7 or 8, mode is DryRun or Off             | Healthy     | the finding's   | Fatal          |
+| 13 | finding of severity Unknown               | Unknown     | ProbeHung       | Unknown        |
+| 14 | Degraded finding, or one gone but open    | Healthy     | the finding's   | Degraded       |
+| 15 | anything else                             | Healthy     |                 | None, Info     |
+
+The scheduler takes Healthy blades with a verdict of None or Info, so rows 11, 12 and 14 keep what
+runs and take nothing new. The later states are further rows of the same table: Delivered and
+Qualifying between 9 and 10 (no qualification passed yet), Suspect at 14 (a fault that may heal),
+Draining, Repairing, Requalifying and RMA as what rows 7 and 8 become once seats have left.
+Rows 1 to 5 stay above them all: a blade that is not there is in no repair.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from tramontane.api import clock
+from tramontane.api.blade import Action, BladeState, Hold, Incident, Severity
+from tramontane.api.reasons import BladeReason
+from tramontane.controllers.nodepool.policy import Policy
+from tramontane.controllers.nodepool.verdict import NOTHING, Finding, milder, reason_of, worse
+
+# Source: design, "what happens when something dies": kubelet and agent both silent.
+LOST_AFTER_S = 45.0
+# How often a silent blade's kubelet is asked for, until one of the other rows holds.
+_ASK_AGAIN_S = 5.0
+
+
+class NodeSign(Enum):
+    """Say what Kubernetes says of the Node."""
+
+    READY = "ready"
+    NOT_READY = "not ready"
+    NEW = "new"
+    ABSENT = "absent"
+
+
+class Ruling(Enum):
+    """Say whether a fault may have consequences."""
+
+    GRANTED = "granted"
+    OVER_BUDGET = "over budget"
+    DRY_RUN = "dry run"
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """What is seen of a blade at one moment. Times are Unix seconds.
+
+    Attributes:
+        reported: whether there is a report of this Node's life, not of an earlier one's.
+        reported_at: when that report last changed, by the agent's clock.
+        agent_silence_s: since the agent's last sign of life; infinite if there was none.
+        machine_silence_s: since the last sign of agent or kubelet.
+        heard_at: the agent's last sign of life, for messages; None if there was none.
+        replaced: the Node was made anew and its agent has not reported since.
+        seated: whether a gang's placement names the blade.
+    """
+
+    now: float
+    node: NodeSign
+    reported: bool = False
+    reported_at: float | None = None
+    finding: Finding = NOTHING
+    agent_silence_s: float = float("inf")
+    machine_silence_s: float = 0.0
+    heard_at: float | None = None
+    hold: Hold | None = None
+    released_at: float | None = None
+    replaced: bool = False
+    seated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Prior:
+    """What the blade's status remembers. `open_fault`: the fault that has not cleared yet."""
+
+    state: BladeState | None = None
+    open_fault: Incident | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A state with its reason.
+
+    Attributes:
+        by_fault: whether row 7 or 8 decided, so that budget and mode must agree.
+        clearing: whether a fault is gone and its window not over.
+        after_s: when to look again without an event, or None.
+    """
+
+    state: BladeState
+    reason: BladeReason | None
+    message: str
+    severity: Severity
+    action: Action = Action.NONE
+    by_fault: bool = False
+    clearing: bool = False
+    after_s: float | None = None
+
+
+def decide(signs: Signs, prior: Prior, policy: Policy, ruling: Ruling) -> Decision:
+    """Return the state of the module's table. O(1).
+
+    Ask with Ruling.GRANTED first; where the answer is `by_fault` and the pool does not grant it,
+    ask again with what it says.
+    """
+    if (unreachable := _unreachable(signs)) is not None:
+        return unreachable
+    cleared_in_s = _cleared_in_s(signs, prior, policy)
+    clearing = cleared_in_s is not None
+    finding = _remembered(prior, signs) if clearing else signs.finding
+    if signs.hold is not None:
+        hold = signs.hold
+        message = f"held by {hold.by}: {hold.reason}"
+        return Decision(
+            BladeState.QUARANTINED,
+            BladeReason.HELD_BY_PERSON,
+            message,
+            finding.severity,
+            finding.action,
+            clearing=clearing,
+            after_s=_soonest(cleared_in_s),
+        )
+    wanted = signs.reported and (_was_quarantined(prior) if clearing else _is_fatal(finding))
+    if wanted and ruling is Ruling.GRANTED:
+        return Decision(
+            BladeState.QUARANTINED,
+            finding.reason,
+            finding.message,
+            finding.severity,
+            finding.action,
+            by_fault=True,
+            clearing=clearing,
+            after_s=_soonest(cleared_in_s),
+        )
+    after_s = _soonest(cleared_in_s, _silent_in_s(signs, policy))
+    if not signs.reported or signs.agent_silence_s >= policy.unknown_after_s:
+        return Decision(
+            BladeState.UNKNOWN,
+            BladeReason.AGENT_SILENT,
+            _silence(signs),
+            worse(Severity.UNKNOWN, finding.severity),
+            finding.action,
+            clearing=clearing,
+            after_s=after_s,
+        )
+    state, reason, message = _working(finding, prior, ruling, wanted=wanted)
+    return Decision(
+        state, reason, message, finding.severity, finding.action, False, clearing, after_s
+    )
+
+
+def _unreachable(signs: Signs) -> Decision | None:
+    """Rows 1 to 5."""
+    lost, state = True, BladeState.LOST
+    match signs:
+        case Signs(node=NodeSign.ABSENT):
+            message = "the Node is gone"
+        case Signs(node=NodeSign.NEW):
+            lost, state = False, BladeState.UNKNOWN
+            message = "the Node has no Ready condition yet"
+        case Signs(node=NodeSign.NOT_READY):
+            message = "the Node is not Ready"
+        case Signs() if signs.machine_silence_s >= LOST_AFTER_S:
+            message = f"kubelet and agent are silent for more than {LOST_AFTER_S:.0f}s"
+        case Signs(replaced=True, seated=True):
+            message = "the Node was deleted and made anew; its agent has not reported since"
+        case _:
+            return None
+    after_s = _ASK_AGAIN_S if lost and signs.machine_silence_s >= LOST_AFTER_S else None
+    return Decision(state, BladeReason.NODE_NOT_READY, message, Severity.UNKNOWN, after_s=after_s)
+
+
+def _working(
+    finding: Finding, prior: Prior, ruling: Ruling, *, wanted: bool
+) -> tuple[BladeState, BladeReason | None, str]:
+    """Rows 10 to 15: the agent speaks, and nothing was granted."""
+    if wanted and ruling is Ruling.OVER_BUDGET:
+        was_healthy = prior.state is BladeState.HEALTHY
+        state = BladeState.HEALTHY if was_healthy else BladeState.UNKNOWN
+        message = f"not quarantined, maxUnavailable is reached: {finding.message}"
+        return state, BladeReason.BUDGET_EXHAUSTED, message
+    if wanted and ruling is Ruling.DRY_RUN:
+        return BladeState.HEALTHY, finding.reason, f"DryRun, would quarantine: {finding.message}"
+    if wanted:
+        return BladeState.HEALTHY, finding.reason, f"remediation is Off: {finding.message}"
+    if finding.severity is Severity.UNKNOWN:
+        return BladeState.UNKNOWN, BladeReason.PROBE_HUNG, finding.message
+    return BladeState.HEALTHY, finding.reason, finding.message
+
+
+def _cleared_in_s(signs: Signs, prior: Prior, policy: Policy) -> float | None:
+    """Return how long an open fault that the report has no more stays open; None: none is.
+
+    The window begins with the report's last change, which is the latest moment at which the
+    fault can have left it. It ends only while the agent speaks: silence is not clean. A report
+    that does not say when it changed never ends it.
+    """
+    fault = prior.open_fault
+    if fault is None or not signs.reported:
+        return None
+    if not milder(signs.finding.severity, _severity_of(fault)):
+        return None
+    if signs.released_at is not None and fault.at and clock.parse(fault.at) < signs.released_at:
+        return None
+    if signs.reported_at is None or signs.agent_silence_s >= policy.unknown_after_s:
+        return float("inf")
+    left_s = signs.reported_at + policy.clear_after_s - signs.now
+    return left_s if left_s > 0 else None
+
+
+def _severity_of(fault: Incident) -> Severity:
+    return Severity.FATAL if fault.to is BladeState.QUARANTINED else Severity.DEGRADED
+
+
+def _was_quarantined(prior: Prior) -> bool:
+    return prior.open_fault is not None and prior.open_fault.to is BladeState.QUARANTINED
+
+
+def _is_fatal(finding: Finding) -> bool:
+    return finding.severity is Severity.FATAL
+
+
+def _remembered(prior: Prior, signs: Signs) -> Finding:
+    """Return the finding that is gone but open, as far as the record has it."""
+    fault = prior.open_fault
+    assert fault is not None
+    where = "blade" if fault.gpu is None else f"GPU {fault.gpu}"
+    since = "" if signs.reported_at is None else f" since {clock.utc(signs.reported_at)}"
+    return Finding(
+        _severity_of(fault),
+        fault.action or Action.NONE,
+        reason_of(fault.code or ""),
+        f"{where}: {fault.code} is gone{since}, and clears after health.clearAfter",
+        fault.code or "",
+        fault.gpu,
+    )
+
+
+def _silence(signs: Signs) -> str:
+    if signs.replaced:
+        return "the Node was deleted and made anew; its agent has not reported since"
+    if not signs.reported:
+        return "the agent has not reported yet"
+    if signs.heard_at is None:
+        return "the agent gives no sign of life"
+    return f"no sign of life from the agent since {clock.utc(signs.heard_at)}"
+
+
+def _silent_in_s(signs: Signs, policy: Policy) -> float | None:
+    """Return when to look at the silence again; before 45 s the sweep does (silence.py)."""
+    if signs.agent_silence_s < LOST_AFTER_S or signs.agent_silence_s == float("inf"):
+        return None
+    left_s = policy.unknown_after_s - signs.agent_silence_s
+    return min(_ASK_AGAIN_S, left_s) if left_s > 0 else _ASK_AGAIN_S * 6
+
+
+def _soonest(*times_s: float | None) -> float | None:
+    finite = [time for time in times_s if time is not None and time != float("inf")]
+    return min(finite, default=None)

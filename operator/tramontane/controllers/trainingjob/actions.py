@@ -1,0 +1,83 @@
+"""List what a plan can ask for; `reconcile` carries it out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tramontane.api.gang import GangSpec
+from tramontane.api.trainingjob import TrainingJobStatus
+from tramontane.kube.views import PodView
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Create the pod of a seat on its blade."""
+
+    seat: int
+    blade: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Delete a pod; `grace_s` None leaves the pod its own grace, 0 is by force."""
+
+    name: str
+    uid: str
+    grace_s: int | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Raise:
+    """Raise the epoch on a survivor, which makes its agent restart the rank."""
+
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """Post an Event about the job, after its status has been written."""
+
+    type_: str  # Normal or Warning
+    reason: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """Say what all pods of an attempt have in common, and where its seats are."""
+
+    attempt: int
+    gpus: int  # per pod
+    seats: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Hold all that is to be done for a job now, in the order in which it is done.
+
+    Attributes:
+        record_first: write the status before anything else: it holds a new incident or attempt,
+            and nobody may be restarted without a recorded cause.
+        gang: the Gang to apply, or None where it is as it should be.
+        life: of the pods to create; with it the Service and the ConfigMap are kept.
+        peers: addresses of replaced seats, for those in `raises`.
+        delete_job: the job's time to live is over.
+        status: to be written at the end, if it differs.
+        events: said once the status was written.
+        follow: rank 0's pod, whose log is to be read, or None.
+        after: look again in so many seconds; None: only when something changes.
+    """
+
+    status: TrainingJobStatus
+    record_first: bool = False
+    gang: GangSpec | None = None
+    life: Life | None = None
+    creates: tuple[Create, ...] = ()
+    deletes: tuple[Delete, ...] = ()
+    raises: tuple[Raise, ...] = ()
+    peers: Mapping[int, str] = field(default_factory=dict)
+    delete_job: bool = False
+    events: tuple[Said, ...] = ()
+    follow: PodView | None = None
+    after: float | None = None

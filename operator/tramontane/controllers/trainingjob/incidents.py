@@ -1,0 +1,216 @@
+"""Find what interrupted a job, record it once, and follow each incident until training goes on.
+
+What is news is read from the pods' epochs, so that a killed operator finds the same when it comes
+back. `attempt` counts lives of the gang; a pod carries the attempt it belongs to.
+
+| seat | pod's epoch = attempt | pod's epoch < attempt | no pod |
+|---|---|---|---|
+| its blade is lost | news | news, unless an open incident names the seat | the same |
+| pod being deleted | news: somebody else did it | ours: known | - |
+| pod on another blade | news | news, unless an open incident names the seat | - |
+| pod failed | news | known, or another victim of the open incident | - |
+| no pod | - | - | news, if it was there: the job was running, or we saw it go |
+
+An incident is open until all ranks run again. Recording one begins a new attempt, unless nobody has
+begun the present one: losses in a row are one attempt.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from tramontane.api import clock
+from tramontane.api.quantity import format_duration
+from tramontane.api.trainingjob import (
+    MAX_INCIDENTS,
+    IncidentCause,
+    JobIncident,
+    JobPhase,
+)
+from tramontane.controllers.trainingjob.losses import is_sound
+from tramontane.controllers.trainingjob.observe import World
+from tramontane.controllers.trainingjob.seats import ALIVE, Ranks, Seat, There, failure_of
+from tramontane.kube.views import PodView
+
+MAX_SEATS_NAMED = 256
+MAX_CODE = 128
+# More incidents than this at one moment are told by cause: the list has room for 20.
+_MOST_AT_ONCE = 8
+_BY_BLADE = frozenset({IncidentCause.BLADE_FAULT, IncidentCause.NODE_LOST})
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """Hold one seat's interruption that no incident tells of yet.
+
+    `blade` is the one at fault, which need not be the seat's own: ranks die of a peer's blade.
+    """
+
+    cause: IncidentCause
+    code: str
+    blade: str
+    seat: int
+    since: float
+    is_own: bool = True
+
+
+def is_open(incident: JobIncident) -> bool:
+    """Return whether training has not gone on since the incident."""
+    return incident.running_after is None
+
+
+def news(world: World, seats: Sequence[Seat], attempt: int) -> list[News]:
+    """Return what happened to the seats that is not recorded yet; see the module's table."""
+    named = {seat for one in world.job.status.incidents if is_open(one) for seat in one.seats}
+    suspects = [
+        seat.blade
+        for seat in seats
+        if seat.there not in {There.DONE, There.TAKEN}
+        and (seat.loss is not None or not is_sound(world, seat.blade))
+    ]
+    ranks = Ranks.of(world.job)
+    told = (
+        _told(world, seat, attempt, ranks, suspects, is_named=seat.number in named)
+        for seat in seats
+    )
+    return [one for one in told if one is not None]
+
+
+def _told(
+    world: World,
+    seat: Seat,
+    attempt: int,
+    ranks: Ranks,
+    suspects: Sequence[str],
+    *,
+    is_named: bool,
+) -> News | None:
+    """Return the news of one seat, if there is any."""
+    pod, told = seat.pod, None
+    is_news = not is_named or (pod is not None and seat.epoch >= attempt)
+    if seat.there in {There.DONE, There.TAKEN}:
+        return None
+    if seat.loss is not None:
+        since = min(seat.loss.since, world.now)
+        told = News(seat.loss.cause, seat.loss.code, seat.blade, seat.number, since)
+    elif pod is None:
+        is_news = _went(world, seat, attempt, is_named=is_named)
+        told = _evicted(world, seat, seat.blade, "pod-deleted")
+    elif seat.there is There.MISPLACED:
+        told = _evicted(world, seat, pod.node or "", "placement-changed")
+    elif seat.epoch >= attempt and seat.there is There.GOING:
+        told = _evicted(world, seat, seat.blade, "pod-deleted")
+    elif seat.epoch >= attempt and seat.there is There.FAILED:
+        told = _failed(world, seat, pod, ranks, suspects)
+    return told if is_news else None
+
+
+def _went(world: World, seat: Seat, attempt: int, *, is_named: bool) -> bool:
+    """Return whether the seat had a pod that somebody else deleted."""
+    if world.vanished.get(seat.number, -1) >= attempt:
+        return True
+    return world.job.status.phase is JobPhase.RUNNING and not is_named
+
+
+def _evicted(world: World, seat: Seat, blade: str, code: str) -> News:
+    return News(IncidentCause.EVICTED, code, blade, seat.number, world.now)
+
+
+def _failed(world: World, seat: Seat, pod: PodView, ranks: Ranks, suspects: Sequence[str]) -> News:
+    """Return the news of a failed pod; a suspect blade anywhere in the gang takes the blame."""
+    cause, code = failure_of(pod, ranks, sound=not suspects)
+    is_own = not suspects or seat.blade in suspects or cause is not IncidentCause.BLADE_FAULT
+    blade = seat.blade if is_own else suspects[0]
+    return News(cause, code, blade, seat.number, world.now, is_own)
+
+
+def victims(incidents: Sequence[JobIncident], seats: Sequence[Seat], attempt: int) -> list[int]:
+    """Return the seats that failed with an attempt that is already over, and are not named yet.
+
+    Ranks die of their peer's death: these are no failures of their own.
+    """
+    named = {seat for one in incidents if is_open(one) for seat in one.seats}
+    return [
+        seat.number
+        for seat in seats
+        if seat.there is There.FAILED and seat.epoch < attempt and seat.number not in named
+    ]
+
+
+def with_victims(incidents: Sequence[JobIncident], more: Sequence[int]) -> tuple[JobIncident, ...]:
+    """Return the incidents with further seats named in the newest open one."""
+    result = list(incidents)
+    for index in range(len(result) - 1, -1, -1):
+        if more and is_open(result[index]):
+            seats = (*result[index].seats, *more)[:MAX_SEATS_NAMED]
+            result[index] = result[index].model_copy(update={"seats": seats})
+            break
+    return tuple(result)
+
+
+def recorded(
+    incidents: Sequence[JobIncident], found: Iterable[News], now: float
+) -> tuple[JobIncident, ...]:
+    """Return the incidents with the news, the last 20 of them.
+
+    Crashes and evictions are told by cause, lost blades one by one; too many at once by cause too.
+    """
+    groups: dict[tuple[str, ...], list[News]] = {}
+    found = list(found)
+    blades = {one.blade for one in found if one.cause in _BY_BLADE}
+    for one in found:
+        single = one.cause in _BY_BLADE and len(blades) <= _MOST_AT_ONCE
+        groups.setdefault((one.cause, one.blade if single else ""), []).append(one)
+    fresh = []
+    for group in groups.values():
+        group.sort(key=lambda one: (not one.is_own, one.seat))
+        first = min(group, key=lambda one: (not one.is_own, one.since, one.seat))
+        numbers = [one.seat for one in group]
+        for begin in range(0, len(numbers), MAX_SEATS_NAMED):
+            seats = tuple(numbers[begin : begin + MAX_SEATS_NAMED])
+            fresh.append(_incident(first, seats, now))
+    return (*incidents, *fresh)[-MAX_INCIDENTS:]
+
+
+def _incident(first: News, seats: tuple[int, ...], now: float) -> JobIncident:
+    return JobIncident(
+        at=clock.micro(first.since),
+        cause=first.cause,
+        code=first.code[:MAX_CODE],
+        blade=first.blade or None,
+        seats=seats,
+        detected_after=format_duration(max(0.0, now - first.since)),
+    )
+
+
+def with_replacements(
+    incidents: Sequence[JobIncident], seats: Sequence[Seat], attempt: int, now: float
+) -> tuple[JobIncident, ...]:
+    """Return the open incidents with what replaced their seats, once all of these have a pod."""
+    by_number = {seat.number: seat for seat in seats}
+
+    def seen(incident: JobIncident) -> JobIncident:
+        if not is_open(incident) or incident.replaced_after is not None:
+            return incident
+        there = [by_number[seat] for seat in incident.seats if seat in by_number]
+        if not there or not all(s.there in ALIVE and s.epoch >= attempt for s in there):
+            return incident
+        passed = format_duration(max(0.0, now - clock.parse(incident.at)))
+        moved = there[0].blade != incident.blade
+        by = there[0].blade if moved and incident.cause in _BY_BLADE else None
+        return incident.model_copy(update={"replaced_by": by, "replaced_after": passed})
+
+    return tuple(map(seen, incidents))
+
+
+def closed(
+    incidents: Sequence[JobIncident], now: float, rework_steps: int | None
+) -> tuple[JobIncident, ...]:
+    """Return the incidents with all open ones ended: the ranks run again."""
+
+    def end(incident: JobIncident) -> JobIncident:
+        if not is_open(incident):
+            return incident
+        passed = format_duration(max(0.0, now - clock.parse(incident.at)))
+        return incident.model_copy(update={"running_after": passed, "rework_steps": rework_steps})
+
+    return tuple(map(end, incidents))

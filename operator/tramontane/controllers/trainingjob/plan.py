@@ -1,0 +1,285 @@
+"""Decide what is to be done for a training job: one pure function from a World to a Plan.
+
+Read from top to bottom; the first line that holds decides.
+
+| the job is | then |
+|---|---|
+| being deleted | nothing: owner references take the rest away |
+| finished | the gang gives its blades up, what still runs is deleted; after its ttl the job goes |
+| invalid | Stalled, Misconfigured; nothing that exists is touched |
+| suspended | the gang gives its blades up, all pods go with their grace |
+| without a pool | NoMatchingPool |
+| without its Gang, or with another spec in it | the Gang is applied |
+| not placed | Queued with the scheduler's reason; pods of an earlier placement go |
+| placed | `placed.plan_placed`: losses, fencing, creation, recovery, end |
+
+Whatever happens to the operator, the next plan is made from what is there. Two rules make that
+safe: an incident is in the status before anything is done about it (`record_first`), and a pod's
+epoch says which attempt it belongs to, so that the attempt is never lost:
+`max(status.attempt, epochs of pods)`.
+"""
+
+from tramontane.api import clock
+from tramontane.api.gang import Gang, GangPhase, GangSpec
+from tramontane.api.nodepool import NodePool
+from tramontane.api.reasons import PendingReason
+from tramontane.api.trainingjob import IncidentCause, JobPhase
+from tramontane.controllers.trainingjob import budgets, gangs
+from tramontane.controllers.trainingjob import incidents as told
+from tramontane.controllers.trainingjob.actions import Delete, Plan, Said
+from tramontane.controllers.trainingjob.durations import seconds
+from tramontane.controllers.trainingjob.incidents import News
+from tramontane.controllers.trainingjob.observe import World, epoch_of, seat_of
+from tramontane.controllers.trainingjob.placed import plan_placed
+from tramontane.controllers.trainingjob.status import FINISHED, Findings, follow
+from tramontane.controllers.trainingjob.validate import problem_of
+
+# How soon to look again at what no event announces.
+SOON_S = 2.0
+LATER_S = 30.0
+_HELD = frozenset({JobPhase.SUSPENDED, JobPhase.CHECKPOINTING})
+_HOLDS_NOTHING = frozenset({None, JobPhase.QUEUED, JobPhase.SUSPENDED})
+
+
+def plan(world: World) -> Plan:
+    """Return what is to be done now; see the module's table. O(seats)."""
+    job, status = world.job, world.job.status
+    if job.metadata.deletion_timestamp is not None:
+        return Plan(status)
+    if status.phase in FINISHED:
+        return _plan_finished(world)
+    if (problem := _problem(world)) is not None:
+        return _plan_stalled(world, PendingReason.MISCONFIGURED, problem)
+    if job.spec.suspend:
+        return _plan_suspended(world)
+    pool = gangs.pool_for(job, world.gang, world.pools)
+    if pool is None:
+        message = gangs.no_pool_message(job, world.pools)
+        return _plan_stalled(world, PendingReason.NO_MATCHING_POOL, message)
+    return _plan_gang(world, pool)
+
+
+def _problem(world: World) -> str | None:
+    """Return what is wrong with the job, by itself or with what it names."""
+    if world.priority is None:
+        return (
+            f"TrainingJob {world.job.key}: spec.priorityClassName must name a PriorityClass that "
+            f'exists (got "{world.job.spec.priority_class_name}"); create it, or correct the name'
+        )
+    return problem_of(world.job)
+
+
+def _plan_finished(world: World) -> Plan:
+    """Give the blades up, keep ended pods for their logs, delete the job after its ttl."""
+    job, status = world.job, world.job.status
+    left = tuple(
+        Delete(pod.name, pod.uid, None, "the job has finished")
+        for pod in world.own_pods
+        if not pod.finished and not pod.deleting
+    )
+    delete_job, after = False, None
+    if job.spec.ttl_after_finished is not None and status.finished_at is not None:
+        ttl_s = seconds(job.spec.ttl_after_finished)
+        after = clock.parse(status.finished_at) + ttl_s - world.now
+        delete_job, after = after <= 0, max(after, 0.0)
+    return Plan(
+        status,
+        gang=_inactive(world),
+        deletes=left,
+        delete_job=delete_job,
+        after=None if delete_job else after,
+    )
+
+
+def _plan_stalled(world: World, reason: PendingReason, message: str) -> Plan:
+    """Say what only people can put right; what runs, runs on."""
+    old = world.job.status
+    phase = JobPhase.QUEUED if old.phase in _HOLDS_NOTHING else old.phase
+    ready = sum(1 for pod in world.own_pods if pod.ready and not pod.deleting)
+    status = follow(
+        world,
+        Findings(
+            phase=phase or JobPhase.QUEUED,
+            reason=reason,
+            message=message,
+            ready=ready,
+            size=old.size or world.job.spec.nodes,
+            gpus=old.gpus or 0,
+            attempt=old.attempt,
+            incidents=old.incidents,
+            placed=phase is not JobPhase.QUEUED,
+            stalled=True,
+        ),
+    )
+    said = () if old.message == message else (Said("Warning", reason, message),)
+    # A missing pool or class may appear without an event that is ours.
+    return Plan(status, events=said, after=LATER_S if old.message == message else SOON_S)
+
+
+def _plan_suspended(world: World) -> Plan:
+    """Give the blades up and let the pods go with their grace, for a last checkpoint."""
+    old, pods = world.job.status, world.own_pods
+    deletes = tuple(
+        Delete(pod.name, pod.uid, None, "the job is suspended") for pod in pods if not pod.deleting
+    )
+    status = follow(
+        world,
+        Findings(
+            phase=JobPhase.CHECKPOINTING if pods else JobPhase.SUSPENDED,
+            reason=PendingReason.SUSPENDED,
+            message=f"spec.suspend is true ({len(pods)} pods are ending)"
+            if pods
+            else "spec.suspend is true; set it to false to go on",
+            size=world.job.spec.nodes,
+            attempt=_attempt(world),
+            incidents=old.incidents,
+        ),
+    )
+    said = (
+        ()
+        if old.reason is PendingReason.SUSPENDED
+        else (Said("Normal", PendingReason.SUSPENDED, "gives its blades up"),)
+    )
+    return Plan(status, gang=_inactive(world), deletes=deletes, events=said)
+
+
+def _plan_gang(world: World, pool: NodePool) -> Plan:
+    """Keep the Gang as it should be; go on where it has its seats."""
+    job, gang, attempt = world.job, world.gang, _next_attempt(world)
+    if gang is not None and world.gang_is_foreign:
+        return _plan_blocked(
+            world, f"Gang {gang.key} must belong to this TrainingJob (got another owner)"
+        )
+    if gang is not None and gang.spec.pool != pool.metadata.name:
+        return _plan_stalled(
+            world,
+            PendingReason.MISCONFIGURED,
+            f"TrainingJob {job.key}: spec.nodePool must stay {gang.spec.pool} (got "
+            f"{pool.metadata.name}); make a new job for another pool",
+        )
+    assert world.priority is not None
+    seated = _is_placed(world)
+    if gang is None or not seated:
+        wanted = gangs.gang_spec(job, pool, world.priority)
+        changed = wanted if gang is None or gang.spec != wanted else None
+        return _plan_unplaced(world, changed, attempt)
+    assert gang.status.placement is not None
+    return plan_placed(
+        world, pool, gang.status.placement, attempt, begins=attempt > _attempt(world)
+    )
+
+
+def _is_placed(world: World) -> bool:
+    """Return whether the gang's placement may be used.
+
+    Before the first pod the scheduler must have seen the spec as it is: a status that is older
+    than a resumption may speak of blades that have been given to others.
+    """
+    gang, old = world.gang, world.job.status
+    if gang is None or gang.status.phase is not GangPhase.PLACED or gang.status.placement is None:
+        return False
+    if gang.status.preempt is not None or not gang.spec.active:
+        return False
+    seen, written = gang.status.observed_generation, gang.metadata.generation
+    begins = old.phase in _HOLDS_NOTHING or old.phase is JobPhase.CHECKPOINTING
+    return not (begins and seen is not None and written is not None and seen < written)
+
+
+def _plan_unplaced(world: World, wanted: GangSpec | None, attempt: int) -> Plan:
+    """Wait for a place; pods of a placement that was taken away go first."""
+    job, old, gang = world.job, world.job.status, world.gang
+    pods = world.own_pods
+    reason = gang.status.reason if gang is not None else None
+    if reason is PendingReason.SUSPENDED:
+        reason = None  # it was; the scheduler has not looked yet
+    undecided = gang is None or gang.status.phase is None
+    if pods and undecided:
+        # The Gang was made anew: where its seats will be is not known yet.
+        return Plan(old, gang=wanted, after=SOON_S)
+    phase = JobPhase.QUEUED
+    if pods and old.phase not in _HOLDS_NOTHING:
+        phase = JobPhase.CHECKPOINTING
+    found, restarts = old.incidents, old.restarts
+    gone = [pod for pod in pods if epoch_of(pod) >= attempt and not pod.finished]
+    if gone and gang is not None:
+        given_way = gang.status.preempt is not None or gang.status.phase is GangPhase.PREEMPTING
+        cause = IncidentCause.PREEMPTED if given_way else IncidentCause.EVICTED
+        by = gang.status.preempt.by if gang.status.preempt else "placement-withdrawn"
+        news = [News(cause, by, pod.node or "", seat_of(pod), world.now) for pod in gone]
+        found = told.recorded(found, news, world.now)
+        restarts = budgets.counted(restarts, [cause])
+        attempt += 1
+    deletes = tuple(
+        Delete(pod.name, pod.uid, None, "its placement was taken away")
+        for pod in pods
+        if not pod.deleting
+    )
+    message = gang.status.message if gang is not None else None
+    status = follow(
+        world,
+        Findings(
+            phase=phase,
+            reason=reason or PendingReason.PENDING_EVALUATION,
+            message=message or _waiting_message(gang),
+            size=job.spec.nodes,
+            attempt=attempt,
+            incidents=found,
+            restarts=restarts,
+            stalled=reason in {PendingReason.EXCEEDS_POOL, PendingReason.NO_MATCHING_POOL},
+        ),
+    )
+    said: tuple[Said, ...] = ()
+    if gone:
+        said = (Said("Warning", found[-1].cause, f"{len(gone)} pods leave their blades"),)
+    elif reason is not None and reason is not old.reason:
+        said = (Said("Normal", reason, status.message or ""),)
+    return Plan(
+        status,
+        record_first=found != old.incidents,
+        gang=wanted,
+        deletes=deletes,
+        events=said,
+    )
+
+
+def _plan_blocked(world: World, message: str) -> Plan:
+    """Wait for somebody else's object of our name to go."""
+    old = world.job.status
+    status = follow(
+        world,
+        Findings(
+            phase=JobPhase.QUEUED if old.phase in _HOLDS_NOTHING else old.phase or JobPhase.QUEUED,
+            reason=PendingReason.MISCONFIGURED,
+            message=f"TrainingJob {world.job.key}: {message}; delete it, or use another name",
+            size=world.job.spec.nodes,
+            attempt=old.attempt,
+            incidents=old.incidents,
+        ),
+    )
+    return Plan(status, after=SOON_S)
+
+
+def _waiting_message(gang: Gang | None) -> str:
+    if gang is None:
+        return "asks the scheduler for a place"
+    return "waits for the scheduler to look at it; if this lasts, see whether one is running"
+
+
+def _inactive(world: World) -> GangSpec | None:
+    """Return the Gang's spec with its seats given up, or None where it holds none."""
+    gang = world.gang
+    if gang is None or world.gang_is_foreign or not gang.spec.active:
+        return None
+    return gang.spec.model_copy(update={"active": False, "lost": ()})
+
+
+def _attempt(world: World) -> int:
+    """Return the present attempt: what the status says, unless pods know better."""
+    return max((world.job.status.attempt, *(epoch_of(pod) for pod in world.own_pods)))
+
+
+def _next_attempt(world: World) -> int:
+    """Return the attempt to go on with: after a suspension a new one, if there ever was one."""
+    attempt, old = _attempt(world), world.job.status
+    resumes = old.phase in _HELD and old.reason is PendingReason.SUSPENDED
+    return attempt + 1 if attempt and resumes else attempt

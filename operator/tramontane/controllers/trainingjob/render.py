@@ -1,0 +1,270 @@
+"""Make the objects of a job: Service, ConfigMap, Gang and pods, as plain dicts.
+
+Pods of a gang differ in name, seat and blade only. So a `PodStamp` renders the pod once per job
+and attempt and then stamps out one per seat, sharing all that is alike: what is shared must not
+be changed by whoever gets it.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from tramontane.api.gang import GangSpec
+from tramontane.api.names import (
+    ANNOTATION_EPOCH,
+    ANNOTATION_PEERS,
+    API_VERSION,
+    GPU_RESOURCE,
+    LABEL_GANG,
+    LABEL_JOB,
+    LABEL_SEAT,
+)
+from tramontane.api.trainingjob import TrainingJob
+from tramontane.controllers.trainingjob import launchers
+from tramontane.controllers.trainingjob.durations import seconds
+from tramontane.controllers.trainingjob.podcheck import AGENT_VOLUME, POD_VOLUME
+from tramontane.controllers.trainingjob.template import gpus_of, trainer_of
+from tramontane.controllers.trainingjob.validate import restart_policy, uses_agent
+
+Raw = dict[str, Any]
+
+AGENT_FILE = "rankagent.py"
+# A survivor must outwait the silence of a lost node, the replacement's start, and some more.
+_REPLACEMENT_S = 30.0
+
+
+@cache
+def agent_source() -> str:
+    """Return the rank agent's file."""
+    return files(__package__).joinpath(AGENT_FILE).read_text("utf-8")
+
+
+def owner_of(job: TrainingJob) -> Raw:
+    """Return the owner reference by which all of the job's objects go when it goes."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": job.kind,
+        "name": job.metadata.name,
+        "uid": job.metadata.uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+def _metadata(job: TrainingJob, name: str) -> Raw:
+    return {
+        "name": name,
+        "namespace": job.metadata.namespace,
+        "labels": {LABEL_JOB: job.metadata.name},
+        "ownerReferences": [owner_of(job)],
+    }
+
+
+def gang(job: TrainingJob, spec: GangSpec) -> Raw:
+    """Return the job's Gang, to be applied."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "Gang",
+        "metadata": _metadata(job, job.metadata.name),
+        "spec": spec.to_dict(),
+    }
+
+
+def service(job: TrainingJob) -> Raw:
+    """Return the headless Service that gives each seat its host name, ready or not."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata(job, job.metadata.name),
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": {LABEL_GANG: job.metadata.name, LABEL_JOB: job.metadata.name},
+            "ports": [{"name": "rendezvous", "port": job.spec.launcher.port, "protocol": "TCP"}],
+        },
+    }
+
+
+def config_name(job: TrainingJob) -> str:
+    """Return the name of the job's ConfigMap."""
+    return f"{job.metadata.name}-tramontane"
+
+
+def config_map(job: TrainingJob, seats: Sequence[str], gpus: int) -> Raw:
+    """Return the ConfigMap: the rank agent, the blade of each rank, an MPI job's host files.
+
+    The blades are those of the newest placement; a pod reads them when its container starts.
+    """
+    data = {launchers.RANK_BLADES: ",".join(seats)}
+    if uses_agent(job.spec):
+        data[AGENT_FILE] = agent_source()
+    data |= launchers.hostfiles(job.metadata.name, job.spec, len(seats), gpus)
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": _metadata(job, config_name(job)),
+        "data": data,
+    }
+
+
+def pod_name(job: str, seat: int) -> str:
+    """Return the name of a seat's pod."""
+    return f"{job}-{seat}"
+
+
+def peers_text(peers: Mapping[int, str]) -> str:
+    """Return the peers annotation: addresses of replaced seats only, so it stays small."""
+    return json.dumps({str(seat): address for seat, address in sorted(peers.items())})
+
+
+@dataclass(frozen=True, slots=True)
+class PodStamp:
+    """Hold the parts of a job's pods that are alike; see `pod`."""
+
+    _job: str
+    _metadata: Raw
+    _labels: Mapping[str, str]
+    _spec: Raw
+    _containers: list[Raw]
+    _trainer: int
+    _env: list[Raw]
+    _seat_variables: tuple[str, ...]
+    _by_affinity: bool
+
+    @classmethod
+    def of(cls, job: TrainingJob, size: int, gpus: int, attempt: int) -> "PodStamp":
+        """Render what the pods of an attempt have in common. O(template)."""
+        template = job.spec.template
+        meta = template.get("metadata") or {}
+        user = trainer_of(template)
+        containers = list(template["spec"]["containers"])
+        index = containers.index(user)
+        trainer = _trainer(job, user, gpus)
+        containers[index] = trainer
+        given = frozenset(variable["name"] for variable in user.get("env") or ())
+        shared = [
+            *launchers.shared_env(job.metadata.name, job.spec, size, gpus),
+            *_attempt_env(job, attempt),
+        ]
+        env = [variable for variable in shared if variable["name"] not in given]
+        name = job.metadata.name
+        return cls(
+            _job=name,
+            _metadata={
+                "namespace": job.metadata.namespace,
+                "annotations": {
+                    **(meta.get("annotations") or {}),
+                    ANNOTATION_EPOCH: str(attempt),
+                    ANNOTATION_PEERS: "{}",
+                },
+                "ownerReferences": [owner_of(job)],
+            },
+            _labels={**(meta.get("labels") or {}), LABEL_JOB: name, LABEL_GANG: name},
+            _spec=_pod_spec(job),
+            _containers=containers,
+            _trainer=index,
+            # Ours come first, so that the user's variables can refer to them.
+            _env=[*env, *(user.get("env") or ())],
+            _seat_variables=tuple(
+                variable for variable in launchers.seat_variables(job.spec) if variable not in given
+            ),
+            _by_affinity=_needs_scheduler(template["spec"]),
+        )
+
+    def pod(self, seat: int, blade: str) -> Raw:
+        """Return the pod of a seat, to be created. O(1), some microseconds."""
+        number, name = str(seat), pod_name(self._job, seat)
+        own = [{"name": variable, "value": number} for variable in self._seat_variables]
+        containers = self._containers.copy()
+        containers[self._trainer] = {**containers[self._trainer], "env": own + self._env}
+        place = {"affinity": _only_on(blade)} if self._by_affinity else {"nodeName": blade}
+        return {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                **self._metadata,
+                "name": name,
+                "labels": {**self._labels, LABEL_SEAT: number},
+            },
+            "spec": {**self._spec, **place, "hostname": name, "containers": containers},
+        }
+
+
+def _trainer(job: TrainingJob, user: Raw, gpus: int) -> Raw:
+    """Return the rank's container: with its GPUs, and under the agent where that is used."""
+    trainer = dict(user)
+    if gpus and gpus_of(job.spec.template) is None:
+        resources = user.get("resources") or {}
+        trainer["resources"] = {
+            **resources,
+            "limits": {**(resources.get("limits") or {}), GPU_RESOURCE: str(gpus)},
+        }
+    mounts = [*(user.get("volumeMounts") or ())]
+    mounts.append({"name": AGENT_VOLUME, "mountPath": launchers.AGENT_FOLDER, "readOnly": True})
+    mounts.append({"name": POD_VOLUME, "mountPath": launchers.POD_FOLDER, "readOnly": True})
+    trainer["volumeMounts"] = mounts
+    if uses_agent(job.spec):
+        trainer["command"] = [
+            "python3",
+            f"{launchers.AGENT_FOLDER}/{AGENT_FILE}",
+            *user["command"],
+            *(user.get("args") or ()),
+        ]
+        trainer.pop("args", None)
+    return trainer
+
+
+def _attempt_env(job: TrainingJob, attempt: int) -> list[Raw]:
+    wait_s = seconds(job.spec.recovery.node_lost_after) + _REPLACEMENT_S
+    blades = {"name": config_name(job), "key": launchers.RANK_BLADES, "optional": True}
+    return [
+        {"name": "TRAMONTANE_ATTEMPT", "value": str(attempt)},
+        {"name": "TRAMONTANE_RANK_BLADES", "valueFrom": {"configMapKeyRef": blades}},
+        {"name": "TRAMONTANE_AGENT_FOLDER", "value": launchers.POD_FOLDER},
+        {"name": "TRAMONTANE_AGENT_WAIT_S", "value": f"{wait_s:g}"},
+    ]
+
+
+def _pod_spec(job: TrainingJob) -> Raw:
+    """Return the user's pod spec with what is ours in it."""
+    user = job.spec.template["spec"]
+    grace_s = math.ceil(seconds(job.spec.checkpoint.grace))
+    annotation = "metadata.annotations['{}']"
+    pod_files = [
+        {"path": path, "fieldRef": {"fieldPath": annotation.format(key)}}
+        for path, key in (("epoch", ANNOTATION_EPOCH), ("peers", ANNOTATION_PEERS))
+    ]
+    spec = {
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": grace_s,
+        **user,
+        "restartPolicy": restart_policy(job.spec),
+        "subdomain": job.metadata.name,
+        "volumes": [
+            *(user.get("volumes") or ()),
+            {"name": AGENT_VOLUME, "configMap": {"name": config_name(job)}},
+            {"name": POD_VOLUME, "downwardAPI": {"items": pod_files}},
+        ],
+    }
+    if job.spec.priority_class_name:
+        spec["priorityClassName"] = job.spec.priority_class_name
+    return spec
+
+
+def _needs_scheduler(spec: Mapping[str, Any]) -> bool:
+    """Return whether only the default scheduler can start the pod: devices or volumes of its own.
+
+    With a node name such pods would wait for ever for what a scheduler allocates on binding.
+    """
+    volumes = spec.get("volumes") or ()
+    return bool(spec.get("resourceClaims")) or any("ephemeral" in volume for volume in volumes)
+
+
+def _only_on(blade: str) -> Raw:
+    term = {"key": "metadata.name", "operator": "In", "values": [blade]}
+    terms = {"nodeSelectorTerms": [{"matchFields": [term]}]}
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}

@@ -1,0 +1,189 @@
+"""Sort a placed gang's seats by what is on them.
+
+| seat | what is there |
+|---|---|
+| MISSING | no pod |
+| GOING | a pod that is being deleted |
+| MISPLACED | a pod on another blade than the seat's |
+| DONE | its rank ended with 0 |
+| FAILED | its rank ended otherwise, or the kubelet did not take the pod |
+| WAITING | a pod that is not ready |
+| READY | a ready pod |
+| TAKEN | a pod of that name that somebody else owns |
+"""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from tramontane.api.gang import Placement
+from tramontane.api.nodepool import NodePool
+from tramontane.api.trainingjob import IncidentCause, TrainingJob
+from tramontane.controllers.trainingjob.losses import Loss, loss_of
+from tramontane.controllers.trainingjob.observe import World, epoch_of, seat_of
+from tramontane.controllers.trainingjob.template import trainer_of
+from tramontane.controllers.trainingjob.validate import restart_policy
+from tramontane.kube.views import ContainerView, PodView
+
+
+class There(Enum):
+    """Say what is on a seat; see the module."""
+
+    MISSING = auto()
+    GOING = auto()
+    MISPLACED = auto()
+    DONE = auto()
+    FAILED = auto()
+    WAITING = auto()
+    READY = auto()
+    TAKEN = auto()
+
+
+ALIVE = frozenset({There.WAITING, There.READY})
+
+# Reasons of a failed pod that are not its own doing.
+_NOT_TAKEN = (
+    "OutOf",
+    "UnexpectedAdmissionError",
+    "NodeAffinity",
+    "NodePorts",
+    "NodeShutdown",
+    "Terminated",
+    "TopologyAffinityError",
+    "ContainerStatusUnknown",
+    "InvalidNodeInfo",
+    "AppArmor",
+)
+_PUT_OUT = ("Evicted", "Preempting", "Preempted", "DeletionByTaintManager", "DeletionByPodGC")
+_NODE_REASONS = ("NodeLost", "NodeNotReady")
+_IMAGE_REASONS = frozenset(
+    {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
+)
+_CONFIG_REASONS = frozenset(
+    {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """Hold one seat: its blade, what is there, and whether the blade is lost."""
+
+    number: int
+    blade: str
+    there: There
+    pod: PodView | None = None
+    epoch: int = 0
+    loss: Loss | None = None
+
+
+def look(world: World, placement: Placement, pool: NodePool) -> tuple[Seat, ...]:
+    """Return the seats of the placement, in order. O(seats)."""
+    own = {seat_of(pod): pod for pod in world.own_pods}
+    ranks = Ranks.of(world.job)
+    foreign = world.foreign_pods
+    losses: dict[str, Loss | None] = {}
+    for blade in placement.seats:
+        if blade not in losses:
+            losses[blade] = loss_of(world, blade, pool)
+    found = []
+    for number, blade in enumerate(placement.seats):
+        pod = own.get(number)
+        if pod is None:
+            other = foreign.get(number)
+            there = There.MISSING if other is None else There.TAKEN
+            found.append(Seat(number, blade, there, other, 0, losses[blade]))
+            continue
+        loss = losses[blade] or _made_anew(world, pod, blade)
+        found.append(Seat(number, blade, _there(pod, blade, ranks), pod, epoch_of(pod), loss))
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """Say how to read the end of a job's ranks: which container, and who restarts it."""
+
+    container: str
+    kubelet_restarts: bool
+
+    @classmethod
+    def of(cls, job: TrainingJob) -> "Ranks":
+        """Return how the job's pods are made."""
+        return cls(trainer_of(job.spec.template)["name"], restart_policy(job.spec) != "Never")
+
+    def view(self, pod: PodView) -> ContainerView | None:
+        """Return the state of the rank's container, as far as the kubelet has told."""
+        return next((one for one in pod.containers if one.name == self.container), None)
+
+    def exit_code(self, pod: PodView) -> int | None:
+        """Return the code with which the rank has ended for good, or None.
+
+        A pod may go on beside its rank: a sidecar does not keep a job from being done.
+        """
+        if pod.phase == "Succeeded":
+            return 0
+        rank = self.view(pod)
+        if rank is None or rank.state != "terminated":
+            return None
+        over = rank.exit_code == 0 or pod.phase == "Failed" or not self.kubelet_restarts
+        return rank.exit_code if over else None
+
+
+def _made_anew(world: World, pod: PodView, blade: str) -> Loss | None:
+    """Return a loss where the Node is younger than its pod: another machine of that name."""
+    node = world.nodes.get(blade)
+    if node is None or pod.node != blade or node.created_at <= pod.created_at:
+        return None
+    return Loss(IncidentCause.NODE_LOST, "node-recreated", node.created_at, node_gone=False)
+
+
+def _there(pod: PodView, blade: str, ranks: Ranks) -> There:
+    if pod.deleting:
+        return There.GOING
+    code = ranks.exit_code(pod)
+    # A rank that has done its work needs no blade any more.
+    if code == 0:
+        return There.DONE
+    if pod.node and pod.node != blade:
+        return There.MISPLACED
+    if code is not None or pod.phase == "Failed":
+        return There.FAILED
+    return There.READY if pod.ready else There.WAITING
+
+
+def failure_of(pod: PodView, ranks: Ranks, *, sound: bool) -> tuple[IncidentCause, str]:
+    """Return cause and code of a failed pod; `sound` says whether nothing speaks against its blade.
+
+    | pod | cause |
+    |---|---|
+    | evicted, preempted by the kubelet, deleted by a taint | Evicted |
+    | refused by the kubelet (OutOf…, admission), node shut down or lost | NodeLost |
+    | ended with a code, on a blade that has a fault | BladeFault |
+    | ended with a code, otherwise | UserError |
+    """
+    reason = pod.reason
+    if reason.startswith(_PUT_OUT):
+        return IncidentCause.EVICTED, reason
+    if reason.startswith((*_NOT_TAKEN, *_NODE_REASONS)):
+        return IncidentCause.NODE_LOST, reason
+    code = ranks.exit_code(pod)
+    if code is None:
+        ended = [one for one in pod.containers if one.exit_code]
+        if not ended:
+            return IncidentCause.NODE_LOST, reason or "failed-without-exit-code"
+        code = ended[0].exit_code
+    cause = IncidentCause.USER_ERROR if sound else IncidentCause.BLADE_FAULT
+    return cause, f"exit-{code}"
+
+
+def start_problem(seat: Seat) -> tuple[bool, str] | None:
+    """Return why a pod does not start, where people must help: (is it the image?, message)."""
+    if seat.there is not There.WAITING or seat.pod is None:
+        return None
+    for container in seat.pod.containers:
+        if container.state == "waiting" and container.reason in _IMAGE_REASONS | _CONFIG_REASONS:
+            is_image = container.reason in _IMAGE_REASONS
+            remedy = "correct the image or its pull secret" if is_image else "correct the template"
+            return is_image, (
+                f"pod {seat.pod.name} on {seat.blade}: container {container.name} must start (got "
+                f"{container.reason}); {remedy}, kubectl describe pod has the details"
+            )
+    return None

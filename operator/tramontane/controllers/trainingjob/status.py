@@ -1,0 +1,253 @@
+"""Put a job's status together: phase, progress, ledger, conditions; and say when to write it.
+
+The planner decides phase, reason and counts (`Findings`); here they become the status that follows
+the old one. Nothing else of the status is lost: a field that is not found anew keeps its value.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tramontane.api import clock
+from tramontane.api.conditions import Condition, ConditionType, condition, set_conditions
+from tramontane.api.quantity import format_duration
+from tramontane.api.reasons import JobReason, PendingReason
+from tramontane.api.trainingjob import (
+    IncidentCause,
+    JobIncident,
+    JobPhase,
+    LastCheckpoint,
+    RestartCounts,
+    TrainingJobStatus,
+)
+from tramontane.controllers.trainingjob import incidents as told
+from tramontane.controllers.trainingjob.durations import seconds
+from tramontane.controllers.trainingjob.goodput import Cause, Ledger, cause_of
+from tramontane.controllers.trainingjob.observe import World
+from tramontane.controllers.trainingjob.progress import Marks
+
+FINISHED = frozenset({JobPhase.SUCCEEDED, JobPhase.FAILED})
+# Without a step for this many typical ones, and this long at least, time goes into `hang`.
+_STALL_STEPS = 10
+_STALL_LEAST_S = 60.0
+_LOG_PATIENCE_S = 60.0
+# How old the first status may make a job wait, and how old numbers in it may be: of starting
+# pods (each write counts against the 1.1 writes per pod), of progress, of the ledger.
+FIRST_AFTER_S = 1.0
+READY_EVERY_S = 5.0
+PROGRESS_EVERY_S = 10.0
+REFRESH_EVERY_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """Hold what the planner found out about the job now.
+
+    `placed` says whether the gang has its seats; `stalled` that only people can help.
+    """
+
+    phase: JobPhase
+    reason: PendingReason | JobReason | None = None
+    message: str | None = None
+    ready: int = 0
+    size: int = 0
+    gpus: int = 0
+    attempt: int = 0
+    incidents: tuple[JobIncident, ...] = ()
+    restarts: RestartCounts | None = None
+    placed: bool = False
+    stalled: bool = False
+
+
+def follow(world: World, found: Findings) -> TrainingJobStatus:
+    """Return the status that follows the job's present one."""
+    old, now = world.job.status, world.now
+    marks = world.marks or Marks()
+    begins = found.phase is JobPhase.RUNNING and old.phase is not JobPhase.RUNNING
+    ledger, rework_steps = _account(world, marks, begins=begins)
+    incidents = found.incidents
+    if begins:
+        incidents = told.closed(incidents, now, rework_steps)
+    over = found.phase in FINISHED
+    return old.model_copy(
+        update={
+            "observed_generation": world.job.metadata.generation,
+            "phase": found.phase,
+            "phase_since": old.phase_since if old.phase is found.phase else clock.utc(now),
+            "reason": found.reason,
+            "message": found.message,
+            "ready": f"{found.ready}/{found.size}",
+            "gpus": found.gpus,
+            "size": found.size,
+            "attempt": found.attempt,
+            "started_at": old.started_at
+            or (clock.utc(now) if found.phase is JobPhase.RUNNING else None),
+            "finished_at": (old.finished_at or clock.utc(now)) if over else None,
+            **_progress(old, marks, found.phase),
+            "goodput": ledger.to_status(world.created_s),
+            "restarts": found.restarts or old.restarts or RestartCounts(),
+            "incidents": incidents,
+            "conditions": set_conditions(old.conditions, _conditions(world, found), clock.utc(now)),
+        }
+    )
+
+
+def steps_again(world: World, attempt: int, incidents: Sequence[JobIncident]) -> bool:
+    """Return whether training steps in this life, or cannot be asked.
+
+    A job whose log has shown steps before is not Running until it shows one of the new life: by
+    the agent's line where there is an agent, else by having come after the replacements. A log
+    that cannot be read is not waited for longer than a minute.
+    """
+    marks = world.marks
+    if world.job.spec.progress.effective_step_pattern is None:
+        return True
+    if world.job.status.step is None and (marks is None or marks.step is None):
+        return True
+    begun = [
+        clock.parse(one.at) + seconds(one.replaced_after or "0s")
+        for one in incidents
+        if told.is_open(one)
+    ]
+    since = max(begun, default=0.0)
+    if not world.log_alive and world.now > since + _LOG_PATIENCE_S:
+        return True
+    if marks is None or marks.first_step_at is None or marks.step_at is None:
+        return False
+    if marks.agent_attempt is not None:
+        return marks.agent_attempt >= attempt
+    return marks.step_at > since
+
+
+def is_worth_writing(old: TrainingJobStatus, new: TrainingJobStatus, now: float) -> float | None:
+    """Return in how many seconds `new` should be written: 0 now, None never (it says the same).
+
+    | what differs | written |
+    |---|---|
+    | a new job waits for the scheduler's first look | a second after its creation |
+    | phase, reason, attempt, incidents, conditions, size, … | now |
+    | ready, message | 5 s after the last write |
+    | step, step time, checkpoint | 10 s after it |
+    | the ledger alone | 30 s after it |
+
+    The time of the last write is the ledger's end, `goodput.at`.
+    """
+    if old == new:
+        return None
+    written = clock.parse(old.goodput.at) if old.goodput and old.goodput.at else 0.0
+    fields = {name for name in type(old).model_fields if getattr(old, name) != getattr(new, name)}
+    if old.phase is None and new.reason is PendingReason.PENDING_EVALUATION:
+        # Most are placed by then: one write, and one wait for it, less.
+        return max(0.0, FIRST_AFTER_S - Ledger.of(new.goodput).total_ms / 1000)
+    if fields - {"ready", "message", "step", "step_time", "last_checkpoint", "goodput"}:
+        return 0.0
+    if fields & {"ready", "message"}:
+        wait_s = READY_EVERY_S
+    elif fields - {"goodput"}:
+        wait_s = PROGRESS_EVERY_S
+    elif new.phase is JobPhase.RUNNING:
+        wait_s = REFRESH_EVERY_S
+    else:
+        return None
+    return max(0.0, written + wait_s - now)
+
+
+def _account(world: World, marks: Marks, *, begins: bool) -> tuple[Ledger, int | None]:
+    """Return the ledger at now, and the steps that must be done again since training began anew."""
+    old, created_s = world.job.status, world.created_s
+    before = Ledger.of(old.goodput)
+    if old.phase in FINISHED:
+        return before, None
+    preempted = any(
+        told.is_open(one) and one.cause is IncidentCause.PREEMPTED for one in old.incidents
+    )
+    hangs = is_stalled(world, marks)
+    ledger = before.advance(
+        created_s, world.now, cause_of(old.phase, preempted=preempted, hangs=hangs)
+    )
+    if old.phase is JobPhase.RUNNING:
+        since = before.accounted_until(created_s)
+        held_up_s = sum(one.cost_s for one in marks.saves if since < one.at <= world.now)
+        ledger = ledger.move(Cause.PRODUCTIVE, Cause.CHECKPOINT, held_up_s)
+        if old.step is None and marks.first_step_at is not None and old.phase_since:
+            # Until the first step it had only looked as if it were running.
+            first_s = marks.first_step_at - (marks.step_time_s or 0.0)
+            early_s = first_s - clock.parse(old.phase_since)
+            ledger = ledger.move(Cause.PRODUCTIVE, Cause.START, early_s)
+    if not begins or old.step is None or marks.first_step is None:
+        return ledger, None
+    again = max(0, old.step - marks.first_step + 1)
+    step_s = seconds(old.step_time) if old.step_time else marks.step_time_s or 0.0
+    return ledger.move(Cause.PRODUCTIVE, Cause.REWORK, again * step_s), again
+
+
+def is_stalled(world: World, marks: Marks) -> bool:
+    """Return whether a running job's steps have stopped coming, as far as its log is being read."""
+    if not world.log_alive or marks.step_at is None:
+        return False
+    given = world.job.spec.progress.stall_after
+    if given == "auto":
+        limit_s = max(_STALL_LEAST_S, _STALL_STEPS * (marks.step_time_s or 0.0))
+    else:
+        limit_s = seconds(given)
+    return world.now - marks.step_at > limit_s
+
+
+def _progress(old: TrainingJobStatus, marks: Marks, phase: JobPhase) -> dict[str, object]:
+    """Return step, step time and checkpoint; while not running, the last life's step stays.
+
+    What that life had reached is what a later one must do again.
+    """
+    update: dict[str, object] = {}
+    was_running = old.phase is JobPhase.RUNNING
+    if marks.step is not None and (was_running or phase is JobPhase.RUNNING):
+        update["step"] = marks.step
+        if marks.step_time_s is not None:
+            update["step_time"] = format_duration(_rounded(marks.step_time_s))
+    saved = marks.saved
+    if saved is not None:
+        last = old.last_checkpoint
+        if last is None or last.at is None or saved.at >= clock.parse(last.at):
+            update["last_checkpoint"] = LastCheckpoint(step=saved.step, at=clock.utc(saved.at))
+    return update
+
+
+def _rounded(seconds: float) -> float:
+    """Round to two digits, so that noise does not make a new status."""
+    return float(f"{seconds:.2g}")
+
+
+def _conditions(world: World, found: Findings) -> list[Condition]:
+    """Return all conditions; messages carry no number that changes by itself."""
+    phase, generation = found.phase, world.job.metadata.generation
+    reason = str(found.reason or phase)
+    all_ready = found.size > 0 and found.ready == found.size
+    running, over = phase is JobPhase.RUNNING, phase in FINISHED
+    message = (found.message or "") if found.reason or found.stalled else ""
+    moving = not (over or running or found.stalled or phase is JobPhase.SUSPENDED)
+
+    def made(type_: ConditionType, holds: bool, why: str, text: str = "") -> Condition:
+        return condition(type_, holds, why, text, generation)
+
+    return [
+        made(ConditionType.READY, running and all_ready, reason if not over else str(phase)),
+        made(ConditionType.ADMITTED, found.placed, "Placed" if found.placed else reason),
+        made(
+            ConditionType.GANG_READY,
+            all_ready and not over,
+            "AllReady" if all_ready else "NotReady",
+        ),
+        made(ConditionType.COMPLETE, phase is JobPhase.SUCCEEDED, str(phase)),
+        made(
+            ConditionType.FAILED,
+            phase is JobPhase.FAILED,
+            reason if phase is JobPhase.FAILED else str(phase),
+            message if phase is JobPhase.FAILED else "",
+        ),
+        made(ConditionType.RECONCILING, moving, reason),
+        made(
+            ConditionType.STALLED,
+            found.stalled,
+            reason if found.stalled else "Progressing",
+            message if found.stalled else "",
+        ),
+    ]

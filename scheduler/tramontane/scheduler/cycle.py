@@ -1,0 +1,225 @@
+"""Run passes: wait for a change, decide, write what differs.
+
+    1. before the first pass, read all gangs from the API server: what the last leader wrote may
+       not have come through our watch yet, and its seats must not be given again
+    2. wait until something matters, then a moment longer, so that changes that come together are
+       one pass; never more than half of the time is spent deciding
+    3. decide
+    4. write statuses, what somebody waits for first; numbers in messages may lag a little
+    5. what is written counts from its answer on; what was not answered counts as given, and is
+       written again
+
+The cycle owns no truth: it may be killed between any two lines.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from tramontane.api.names import MANAGER_SCHEDULER
+from tramontane.api.reasons import PendingReason
+from tramontane.kube.client import Client
+from tramontane.kube.errors import ApiError, Conflict, Gone, NotFound, TooManyRequests, Unreachable
+from tramontane.kube.gcpause import gc_paused
+from tramontane.kube.resources import GANGS
+from tramontane.scheduler import metrics
+from tramontane.scheduler.engine import Outcome, Pass, decide
+from tramontane.scheduler.gangs import PLACED, GangRecord, decode_gang
+from tramontane.scheduler.status import Change, change, render
+from tramontane.scheduler.world import World
+
+log = logging.getLogger(__name__)
+
+COALESCE_S = 0.005
+RESYNC_S = 60.0
+WORDS_EVERY_S = 5.0
+MOST_WORDS = 100
+RETRY_S = (0.5, 30.0)
+SERVER_FAULT = 500
+
+
+class Cycle:
+    """The passes of the leading scheduler; it writes all of Gang.status and nothing else."""
+
+    def __init__(
+        self,
+        client: Client,
+        world: World,
+        *,
+        leading: Callable[[], bool] = lambda: True,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._client = client
+        self._world = world
+        self._leading = leading
+        self._clock = clock
+        self._worded: dict[str, float] = {}
+        self._failures = 0
+        self._decided_in_s = 0.0
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run passes until `stop` is set; the pass under way is finished first."""
+        world = self._world
+        await world.wait_synced()
+        await self.catch_up()
+        while not stop.is_set():
+            world.changed.clear()
+            again_s = await self.run_once()
+            await _either(world.changed, stop, timeout_s=again_s)
+            await asyncio.sleep(max(COALESCE_S, self._decided_in_s))
+
+    async def catch_up(self) -> None:
+        """Take all gangs as the API server has them now."""
+        delay_s = RETRY_S[0]
+        while True:
+            try:
+                await self._read_all()
+            except Gone:
+                continue
+            except (ApiError, Unreachable) as error:
+                log.warning("reading gangs failed error=%r", str(error))
+                await asyncio.sleep(delay_s)
+                delay_s = min(delay_s * 2, RETRY_S[1])
+            else:
+                return
+
+    async def run_once(self) -> float:
+        """Decide once and write what differs; return in how many seconds to look again."""
+        world, now_s = self._world, self._clock()
+        began = time.perf_counter()
+        gangs, found = world.memory.gangs()
+        with gc_paused():
+            done = decide(world.fleet(), gangs, world.pods, now_s, found)
+        self._decided_in_s = time.perf_counter() - began
+        metrics.count_pass(done, self._decided_in_s)
+        world.hungry = done.hungry
+        for key, finding in found.items():
+            log.warning("gang edited gang=%s finding=%r", key, finding.text)
+        keys, late = self._to_write(done, now_s)
+        if not self._leading():
+            return RESYNC_S
+        results = await asyncio.gather(
+            *(self._write(gangs[key], done.outcomes[key], now_s) for key in keys)
+        )
+        return self._look_again_s(done, now_s, written=all(results), late=late)
+
+    def _to_write(self, done: Pass, now_s: float) -> tuple[list[str], bool]:
+        """Return the gangs to write, facts before words, and whether some words must wait."""
+        memory = self._world.memory
+        facts: list[str] = []
+        words: list[str] = []
+        for key, outcome in done.outcomes.items():
+            difference = change(memory.seen[key], outcome)
+            if difference is Change.FACTS or memory.unsure(key):
+                facts.append(key)
+            elif difference is Change.WORDS:
+                words.append(key)
+            elif is_trusted(outcome):
+                memory.adopt(key)
+        due = [k for k in words if now_s >= self._worded.get(k, 0.0) + WORDS_EVERY_S][:MOST_WORDS]
+        self._worded = {k: at for k, at in self._worded.items() if k in done.outcomes}
+        self._worded |= dict.fromkeys(due, now_s)
+        return facts + due, len(due) < len(words)
+
+    async def _write(self, gang: GangRecord, outcome: Outcome, now_s: float) -> bool:
+        """Write one status; return whether nothing is left to be done about it."""
+        memory = self._world.memory
+        try:
+            answer = await self._client.apply(
+                GANGS,
+                render(gang, outcome, now_s),
+                manager=MANAGER_SCHEDULER,
+                subresource="status",
+            )
+        except (NotFound, Conflict):
+            # Gone, or another gang of this name: the informer tells the rest.
+            memory.give_up(gang.key)
+            return True
+        except (ApiError, Unreachable) as error:
+            unknown = not isinstance(error, ApiError) or error.status >= SERVER_FAULT
+            if unknown and not isinstance(error, TooManyRequests):
+                told = replace(gang.told, epoch=outcome.epoch, phase=outcome.phase)
+                memory.hope(replace(gang, placement=outcome.placement, told=told))
+            else:
+                memory.give_up(gang.key)
+            metrics.WRITES.labels("unanswered" if unknown else "refused").inc()
+            log.warning("writing gang status failed gang=%s error=%r", gang.key, str(error))
+            return False
+        metrics.WRITES.labels("ok").inc()
+        memory.wrote(decode_gang(answer), trusted=is_trusted(outcome))
+        _tell(gang, outcome, now_s)
+        return True
+
+    async def _read_all(self) -> None:
+        continue_: str | None = None
+        while True:
+            page = await self._client.list_page(GANGS, continue_=continue_)
+            for raw in page.get("items") or ():
+                record = decode_gang(raw)
+                self._world.memory.observe(record.key, record)
+            continue_ = page["metadata"].get("continue")
+            if not continue_:
+                return
+
+    def _look_again_s(self, done: Pass, now_s: float, *, written: bool, late: bool) -> float:
+        delays = [RESYNC_S]
+        if late:
+            delays.append(WORDS_EVERY_S)
+        if done.look_again_s is not None:
+            delays.append(max(0.0, done.look_again_s - now_s))
+        self._failures = 0 if written else self._failures + 1
+        if self._failures:
+            delays.append(min(RETRY_S[0] * 2 ** (self._failures - 1), RETRY_S[1]))
+        return min(delays)
+
+
+def is_trusted(outcome: Outcome) -> bool:
+    """Return whether a placement is right, to be put back if somebody edits it.
+
+    One that is known to be wrong is not: a person is asked to correct it, and may.
+    """
+    return outcome.placement is None or outcome.reason != PendingReason.MISCONFIGURED
+
+
+def _tell(gang: GangRecord, outcome: Outcome, now_s: float) -> None:
+    """Log and count what was just written."""
+    if gang.placement is None and outcome.phase == PLACED and outcome.placement is not None:
+        metrics.PLACED.inc()
+        since = gang.waiting_since_s()
+        metrics.WAIT_SECONDS.observe(max(0.0, now_s - (gang.created_s if since is None else since)))
+        log.info(
+            "gang placed gang=%s seats=%d spares=%d epoch=%d",
+            gang.key,
+            len(outcome.placement.seats),
+            len(outcome.placement.spares),
+            outcome.epoch,
+        )
+    for move in outcome.moves:
+        to = "spare" if move.was_spare else "free"
+        metrics.MOVED.labels(to).inc()
+        log.info(
+            "seat moved gang=%s seat=%d old=%s new=%s to=%s epoch=%d",
+            gang.key,
+            move.seat,
+            move.old,
+            move.new,
+            to,
+            outcome.epoch,
+        )
+    if outcome.reason and outcome.reason != gang.told.reason:
+        log.info("gang waits gang=%s reason=%s", gang.key, outcome.reason)
+
+
+async def _either(changed: asyncio.Event, stop: asyncio.Event, timeout_s: float) -> None:
+    """Return when either is set, or after a while."""
+    tasks = [asyncio.create_task(event.wait()) for event in (changed, stop)]
+    try:
+        await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,74 @@
+"""Group the slots of a gang by what they ask, and say which blades may hold their seats.
+
+Slots that ask for the same, or that fit the same blades, are placed together by `pack`; others by
+`mixed`. Slices cut across the slots, so a gang with slices, like one with very many different
+asks, uses only blades that could serve each of its slots.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tramontane.scheduler.fleet import Pool
+from tramontane.scheduler.gangs import Ask, GangRecord
+from tramontane.scheduler.mixed import MOST_ASKS
+from tramontane.scheduler.records import GPU
+from tramontane.scheduler.snapshot import Snapshot
+from tramontane.scheduler.topology import BoolArray
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Hold the different asks of a gang, and which of them each slot has."""
+
+    asks: tuple[Ask, ...]
+    of_slot: tuple[int, ...]
+
+    def counts(self, per_slot: Sequence[int]) -> list[int]:
+        """Return the seats per ask, given those per slot."""
+        totals = [0] * len(self.asks)
+        for group, count in zip(self.of_slot, per_slot, strict=True):
+            totals[group] += count
+        return totals
+
+
+def groups_of(gang: GangRecord) -> Groups:
+    """Return the asks of a gang without repetition, in the order of its slots."""
+    asks = tuple(dict.fromkeys(slot.ask for slot in gang.slots))
+    return Groups(asks, tuple(asks.index(slot.ask) for slot in gang.slots))
+
+
+def masks_now(snapshot: Snapshot, pool: Pool, gang: GangRecord, groups: Groups) -> list[BoolArray]:
+    """Return per ask the pool's rows that take a seat now; one mask where all asks share it."""
+    masks = [snapshot.usable(ask, gang.avoid)[pool.rows] for ask in groups.asks]
+    return shared(masks, together=bool(gang.slice_size > 1))
+
+
+def masks_ever(snapshot: Snapshot, pool: Pool, gang: GangRecord, groups: Groups) -> list[BoolArray]:
+    """Return per ask the pool's rows that would take a seat were all healthy and empty."""
+    fleet = snapshot.fleet
+    avoided = [row for name in gang.avoid if (row := fleet.row_of.get(name)) is not None]
+    masks = []
+    for ask in groups.asks:
+        mask = fleet.could_hold(ask).copy()
+        mask[avoided] = False
+        masks.append(mask[pool.rows])
+    return shared(masks, together=bool(gang.slice_size > 1))
+
+
+def shared(masks: list[BoolArray], *, together: bool) -> list[BoolArray]:
+    """Return one mask where the asks are to be, or can be, treated as one."""
+    if len(masks) > 1 and (together or len(masks) > MOST_ASKS):
+        return [np.logical_and.reduce(masks)]
+    if all(np.array_equal(masks[0], mask) for mask in masks[1:]):
+        return masks[:1]
+    return masks
+
+
+def in_words(asks: Sequence[Ask]) -> str:
+    """Return what a blade must have free, for people: the most of each GPU, or of CPU."""
+    gpus = max(ask.amount(GPU) for ask in asks)
+    if gpus:
+        return f"{gpus} GPU" + ("s" if gpus > 1 else "")
+    return f"{max(ask.amount('cpu') for ask in asks) / 1000:g} CPU"

@@ -1,0 +1,169 @@
+"""Place a whole gang on a snapshot: a Plan with every seat, or a Refusal.
+
+    1. find the pool, and refuse what no pool can satisfy
+    2. for each acceptable size, best first: the first one that fits now is taken
+    3. spares near the seats, as many as there are; a gang does not wait for its spares
+    4. where no size fits, explain the smallest one
+
+Nothing is written into the snapshot: a plan can be dropped.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tramontane.api.reasons import PendingReason
+from tramontane.scheduler import explain
+from tramontane.scheduler.explain import Refusal
+from tramontane.scheduler.fit import Groups, groups_of, masks_now
+from tramontane.scheduler.fleet import Pool
+from tramontane.scheduler.gangs import GangRecord, Placement
+from tramontane.scheduler.mixed import choose_mixed
+from tramontane.scheduler.pack import LEMON_STEPS, Wish, choose, field_of
+from tramontane.scheduler.records import GPU
+from tramontane.scheduler.snapshot import Snapshot
+from tramontane.scheduler.topology import POOL_LEVEL, BoolArray, Topology
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Hold a place for every seat of a gang; `note` says what is less than asked for."""
+
+    placement: Placement
+    note: str = ""
+
+
+def place(snapshot: Snapshot, gang: GangRecord, now_s: float) -> Plan | Refusal:
+    """Return where the gang goes now, or why it cannot."""
+    refusal = misconfigured(snapshot, gang)
+    if refusal is not None:
+        return refusal
+    pool = snapshot.fleet.pools[gang.pool]
+    groups = groups_of(gang)
+    for size in gang.wanted_sizes():
+        rows = _seats(snapshot, pool, gang, groups, size=size, now_s=now_s)
+        if rows is None:
+            continue
+        spares = pick_spares(snapshot, gang, rows, gang.spares, now_s)
+        names = snapshot.fleet.names
+        placement = Placement(
+            tuple(names[pool.first + row] for row in rows),
+            tuple(names[row] for row in spares),
+        )
+        return Plan(placement, explain.spares_short(gang, len(spares)))
+    smallest, top = min(gang.wanted_sizes()), top_level(pool, gang, now_s)
+    return explain.no_room(snapshot, pool, gang, groups, size=smallest, top=top)
+
+
+def misconfigured(snapshot: Snapshot, gang: GangRecord) -> Refusal | None:
+    """Return the refusal of a gang that no fleet could place as it is written, or None."""
+    if gang.flaw:
+        return explain.refuse(gang, PendingReason.MISCONFIGURED, gang.flaw)
+    pool = snapshot.fleet.pools.get(gang.pool)
+    if pool is None:
+        return explain.no_pool(gang, snapshot.fleet.pools)
+    if not all(sum(gang.counts(size)) for size in gang.wanted_sizes()):
+        return explain.refuse(
+            gang, PendingReason.MISCONFIGURED, "spec.slots must ask for at least one seat (got 0)"
+        )
+    levels = {"pack": gang.pack} if gang.pack else {}
+    if gang.slice_size > 1:
+        levels["slice.level"] = gang.slice_level
+    for name, level in levels.items():
+        if pool.topology.level(level) is None:
+            return explain.unknown_level(gang, pool, name, level)
+    if gang.slice_size > 1 and pool.topology.level(gang.slice_level) == pool.topology.blade_level:
+        return explain.refuse(
+            gang,
+            PendingReason.MISCONFIGURED,
+            f"topology.slice.size must be 1 at level blade (got {gang.slice_size}): "
+            "each seat has a blade of its own; name a wider level",
+        )
+    return None
+
+
+def top_level(pool: Pool, gang: GangRecord, now_s: float) -> int:
+    """Return the widest level that may hold the gang: its pack level while that is required."""
+    if not gang.required or gang.relaxed(now_s):
+        return POOL_LEVEL
+    return pool.topology.level(gang.pack) or POOL_LEVEL
+
+
+def slices_of(pool: Pool, gang: GangRecord) -> tuple[int, int]:
+    """Return (size, level) of the gang's slices; without slices each seat is one, on its blade."""
+    level = pool.topology.level(gang.slice_level) if gang.slice_size > 1 else None
+    return (1, pool.topology.blade_level) if level is None else (gang.slice_size, level)
+
+
+def pick_spares(
+    snapshot: Snapshot, gang: GangRecord, rows: list[int], count: int, now_s: float
+) -> list[int]:
+    """Return up to `count` wholly free blades (rows of the fleet) nearest to the seats.
+
+    `rows` are the seats' rows in the pool. Every one of the gang's slots would fit on each spare.
+    While packing is required, only blades that keep it are of use.
+    """
+    pool = snapshot.fleet.pools[gang.pool]
+    topology = pool.topology
+    if count < 1 or not topology.rows:
+        return []
+    free = np.logical_and.reduce(
+        [snapshot.usable(slot.ask, gang.avoid)[pool.rows] for slot in gang.slots]
+    )
+    free = free & ~snapshot.busy[pool.rows]
+    free[rows] = False
+    for _, blade in gang.lost:
+        row = snapshot.fleet.row_of.get(blade, -1) - pool.first
+        if 0 <= row < topology.rows:
+            free[row] = False
+    home = common_domain(topology, top_level(pool, gang, now_s), rows)
+    if home is not None:
+        free &= home
+    candidates = np.flatnonzero(free)
+    near = np.zeros(topology.rows, dtype=np.int64)
+    for level in range(1, topology.blade_level):
+        near[np.isin(topology.ids[level], topology.ids[level][rows])] = level
+    lemon = np.round(snapshot.fleet.lemon[pool.rows][candidates] * LEMON_STEPS)
+    order = np.lexsort((candidates, lemon, -near[candidates]))
+    return [int(row) + pool.first for row in candidates[order[:count]]]
+
+
+def common_domain(topology: Topology, level: int, rows: list[int]) -> BoolArray | None:
+    """Return the rows of the one domain of `level` that all of `rows` lie in, or None."""
+    domains = set(topology.ids[level][rows].tolist())
+    return topology.ids[level] == domains.pop() if len(domains) == 1 else None
+
+
+def _seats(
+    snapshot: Snapshot, pool: Pool, gang: GangRecord, groups: Groups, *, size: int, now_s: float
+) -> list[int] | None:
+    """Return the row of each seat in the pool, or None."""
+    topology, per_slot = pool.topology, gang.counts(size)
+    masks = masks_now(snapshot, pool, gang, groups)
+    top = top_level(pool, gang, now_s)
+    if len(masks) > 1:
+        dealt = choose_mixed(topology, masks, groups.counts(per_slot), top)
+        return None if dealt is None else _by_slot(groups, per_slot, dealt)
+    if int(masks[0].sum()) < sum(per_slot):
+        return None
+    slice_size, slice_level = slices_of(pool, gang)
+    if top > slice_level:  # one domain below the slice level holds every slice anyway
+        slice_size, slice_level = 1, topology.blade_level
+    free = snapshot.free.get(GPU)
+    field = field_of(
+        topology,
+        masks[0],
+        snapshot.fleet.lemon[pool.rows],
+        np.zeros(topology.rows, dtype=np.int64) if free is None else free[pool.rows],
+    )
+    return choose(field, Wish(sum(per_slot), slice_size, slice_level, top, gang.spares))
+
+
+def _by_slot(groups: Groups, per_slot: tuple[int, ...], dealt: list[list[int]]) -> list[int]:
+    """Return rows in the order of seats, given the rows per ask; slots with one ask share them."""
+    seats: list[int] = []
+    given = [0] * len(dealt)
+    for group, count in zip(groups.of_slot, per_slot, strict=True):
+        seats += dealt[group][given[group] : given[group] + count]
+        given[group] += count
+    return seats

@@ -1,0 +1,256 @@
+"""The lab itself: real processes come and go, simulated nodes and pods behave like real ones."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plane.harness import Plane
+from tramontane.kube.client import Client
+from tramontane.kube.resources import GANGS, PODS
+from tramontane.lab.cluster import Lab, Setup, down
+from tramontane.lab.controlplane import ControlPlane
+from tramontane.lab.description import Description
+from tramontane.lab.faults import parse_fault
+from tramontane.lab.fleet import Fleet, Layout
+from tramontane.lab.processes import Processes, start_ticks
+from tramontane.lab.remote import Remote
+from tramontane.lab.simulator import Simulator
+
+SOON_S = 30
+
+
+def pod(name: str, node: str, **labels: str) -> dict[str, Any]:
+    env = [
+        {"name": "TRAMONTANE_NODES", "value": "2"},
+        {"name": "TRAMONTANE_LAB_STEP_TIME", "value": "0.02"},
+        {"name": "TRAMONTANE_LAB_START_TIME", "value": "0.1"},
+        {"name": "TRAMONTANE_LAB_SAVE_EVERY", "value": "5"},
+    ]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "labels": labels,
+            "annotations": {"tramontane.dev/epoch": "1"},
+        },
+        "spec": {
+            "nodeName": node,
+            "restartPolicy": "OnFailure",
+            "containers": [{"name": "trainer", "image": "train", "env": env}],
+        },
+    }
+
+
+def seat(job: str, number: int, node: str) -> dict[str, Any]:
+    labels = {"tramontane.dev/job": job, "tramontane.dev/seat": str(number)}
+    return pod(f"{job}-{number}", node, **labels)
+
+
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(SOON_S):
+        while not await holds():  # noqa: ASYNC110 - the API server has no event of ours to set
+            await asyncio.sleep(0.05)
+
+
+async def wait_phase(client: Client, name: str, phase: str) -> None:
+    async def reached() -> bool:
+        found = await client.get(PODS, name, "default")
+        return bool(found["status"]["phase"] == phase)
+
+    await until(reached)
+
+
+async def wait_no_pods(client: Client) -> None:
+    async def none() -> bool:
+        return not await client.list_all(PODS, "default")
+
+    await until(none)
+
+
+async def wait_gone(pids: list[int]) -> None:
+    async def gone() -> bool:
+        return not any(start_ticks(pid) for pid in pids)
+
+    await until(gone)
+
+
+async def wait_line(client: Client, name: str, text: str) -> list[str]:
+    """Follow a pod's log until a line has `text`; return all lines up to it."""
+    seen = []
+    async with asyncio.timeout(SOON_S), client.pod_log("default", name, follow=True) as lines:
+        async for line in lines:
+            seen.append(line.decode())
+            if text in seen[-1]:
+                return seen
+    raise AssertionError(f"the log ended without {text!r}: {seen}")
+
+
+@asynccontextmanager
+async def hall(plane: Plane, blades: int) -> AsyncIterator[tuple[Client, Fleet, Remote]]:
+    layout = Layout(blades=blades)
+    description = Description(
+        layout=layout,
+        simulated_agents=False,
+        kubelet_port=plane.control.kubelet_port,
+        token="secret",
+    )
+    folder = plane.control.folder
+    async with (
+        await plane.client() as client,
+        Simulator(client, folder, description),
+        Remote(folder, description) as remote,
+    ):
+        fleet = Fleet(client, layout)
+        await fleet.create()
+        await fleet.wait_ready()
+        yield client, fleet, remote
+
+
+async def test_a_pod_on_its_node_runs_and_a_deleted_one_goes(plane: Plane) -> None:
+    async with hall(plane, 1) as (client, _, _):
+        await client.create(PODS, pod("one", "gpu-0001"), "default")
+        await wait_phase(client, "one", "Running")
+        running = await client.get(PODS, "one", "default")
+        assert running["status"]["podIP"]
+        await client.delete(PODS, "one", "default")
+        await wait_no_pods(client)
+
+
+async def test_a_log_streams_while_the_gang_trains(plane: Plane) -> None:
+    async with hall(plane, 2) as (client, _, _):
+        await client.create(PODS, seat("llama", 0, "gpu-0001"), "default")
+        await wait_phase(client, "llama-0", "Running")
+        following = asyncio.create_task(wait_line(client, "llama-0", "saved checkpoint step=5"))
+        await asyncio.sleep(0.3)
+        assert not following.done(), "half a gang must not train"
+        await client.create(PODS, seat("llama", 1, "gpu-0002"), "default")
+        lines = await following
+        assert lines[0] == "2 ranks are meeting, epoch 1"
+        assert lines[1] == "starting from step 0"
+        assert [line.split()[1] for line in lines if line.startswith("step ")] == list("12345")
+
+
+async def test_training_stands_still_on_a_fault_and_resumes_when_the_seat_has_moved(
+    plane: Plane,
+) -> None:
+    async with hall(plane, 3) as (client, _, remote):
+        for number in (0, 1):
+            await client.create(PODS, seat("llama", number, f"gpu-000{number + 1}"), "default")
+        await wait_line(client, "llama-0", "saved checkpoint step=5")
+        await remote.inject("gpu-0002", parse_fault("gpu-lost", gpu=3))
+        assert await remote.faults() == {"gpu-0002": ["gpu-lost"]}
+        await wait_line(client, "llama-0", "rank 1 lost after step")
+        assert "CUDA error" in (await wait_line(client, "llama-1", "rank 1:"))[-1]
+
+        await client.delete(PODS, "llama-1", "default", grace_period_s=0)
+        again = seat("llama", 1, "gpu-0003")
+        again["metadata"]["annotations"]["tramontane.dev/epoch"] = "2"
+        await client.create(PODS, again, "default")
+        patch = {"metadata": {"annotations": {"tramontane.dev/epoch": "2"}}}
+        await client.merge_patch(PODS, "llama-0", patch, "default")
+        resumed = await wait_line(client, "llama-0", "resuming from checkpoint")
+        saved = [line for line in resumed if line.startswith("saved checkpoint")][-1]
+        assert resumed[-1] == f"resuming from checkpoint {saved.split()[-1]}"
+        assert await remote.clear("gpu-0002") == ["gpu-lost"]
+
+
+async def test_a_node_without_power_turns_not_ready_and_its_pods_freeze(plane: Plane) -> None:
+    async with hall(plane, 4) as (client, fleet, remote):
+        await client.create(PODS, pod("one", "gpu-0002"), "default")
+        await wait_phase(client, "one", "Running")
+        await remote.inject("gpu-0002", parse_fault("node-down"))
+        await fleet.wait_not_ready("gpu-0002", SOON_S)
+        await client.delete(PODS, "one", "default", grace_period_s=1)
+        await asyncio.sleep(2)
+        frozen = await client.get(PODS, "one", "default")
+        assert frozen["metadata"]["deletionTimestamp"], "deleted, but nobody there to end it"
+
+        await remote.clear("gpu-0002")
+        await fleet.wait_ready(SOON_S)
+        await wait_no_pods(client)
+
+
+async def test_the_gang_says_how_many_ranks_there_are(plane: Plane) -> None:
+    async with hall(plane, 1) as (client, _, _):
+        gang = {
+            "apiVersion": "tramontane.dev/v1alpha1",
+            "kind": "Gang",
+            "metadata": {"name": "small"},
+            "spec": {
+                "pool": "paris-a",
+                "slots": [{"name": "worker", "count": 1, "requests": {"nvidia.com/gpu": "8"}}],
+            },
+        }
+        await client.create(GANGS, gang, "default")
+        placed = {"phase": "Placed", "placement": {"size": 1, "seats": ["gpu-0001"]}}
+        await client.merge_patch(
+            GANGS, "small", {"status": placed}, "default", subresource="status"
+        )
+        await client.create(PODS, seat("small", 0, "gpu-0001"), "default")
+        await wait_phase(client, "small-0", "Running")
+        await wait_line(client, "small-0", "step 1 ")
+
+
+async def test_up_and_down_leave_no_process(tmp_path: Path) -> None:
+    setup = Setup(Layout(blades=3), components=(), simulated_agents=False)
+    lab = Lab(tmp_path / "lab", setup, attached=False)
+    await lab.start()
+    await lab.close()
+    records = Processes.load(lab.folder).running()
+    assert {record.name for record in records} == {
+        "etcd",
+        "kube-apiserver",
+        "kube-controller-manager",
+        "kwok",
+        "simulator",
+    }
+    assert down(lab.folder) == len(records)
+    assert [start_ticks(record.pid) for record in records] == [None] * len(records)
+    assert down(lab.folder) == 0
+
+
+async def test_a_failing_block_leaves_no_process(tmp_path: Path) -> None:
+    pids: list[int] = []
+
+    async def fail() -> None:
+        async with ControlPlane(tmp_path / "lab") as control:
+            pids.extend(record.pid for record in control.processes.records)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
+    assert len(pids) == 4
+    assert [start_ticks(pid) for pid in pids] == [None] * 4
+
+
+PARENT = """
+import asyncio, pathlib, sys
+from tramontane.lab.controlplane import ControlPlane
+
+async def main():
+    async with ControlPlane(pathlib.Path(sys.argv[1])) as control:
+        print(*(record.pid for record in control.processes.records), flush=True)
+        await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+def test_the_death_of_the_parent_takes_its_processes_along(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(tmp_path / "lab")], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        pids = [int(pid) for pid in parent.stdout.readline().split()]
+        assert len(pids) == 4
+        os.kill(parent.pid, signal.SIGKILL)
+    asyncio.run(wait_gone(pids))

@@ -1,0 +1,79 @@
+"""The process around the controllers: waiting for CRDs, kinds without a controller."""
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+
+from tramontane.controllers import app
+from tramontane.kube.client import NotFound, Unreachable
+from tramontane.kube.resources import GANGS, INFERENCEDEPLOYMENTS, Resource
+
+
+class Server:
+    """An API server without some kinds."""
+
+    def __init__(self, *missing: Resource) -> None:
+        self.missing = set(missing)
+        self.trouble: Exception | None = None
+
+    async def list_page(self, resource: Resource, **_: Any) -> dict[str, Any]:
+        if self.trouble is not None:
+            raise self.trouble
+        if resource in self.missing:
+            raise NotFound(404, "NotFound", "the server could not find the requested resource")
+        return {"items": []}
+
+
+async def test_it_waits_until_all_kinds_are_there(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "_LOOK_AGAIN_S", 0.0)
+    caplog.set_level(logging.WARNING)
+    server: Any = Server(GANGS, INFERENCEDEPLOYMENTS)
+    waiting = asyncio.create_task(app.wait_for_kinds(server))
+    await _turns(10)
+    server.missing.discard(GANGS)
+    await _turns(10)
+    server.trouble = Unreachable("connection refused")
+    await _turns(10)
+    assert not waiting.done()
+    server.trouble = None
+    server.missing.clear()
+    await waiting
+    remedy = "remedy='kubectl apply --server-side -f crds/'"
+    inference = "inferencedeployments.tramontane.dev"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"waiting missing_crds=gangs.tramontane.dev,{inference} {remedy}",
+        f"waiting missing_crds={inference} {remedy}",
+        "waiting resource=nodepools error='connection refused'",
+    ]
+
+
+async def test_waiting_ends_when_told_to_stop() -> None:
+    stop = asyncio.Event()
+    server: Any = Server(GANGS)
+    working = asyncio.create_task(app._unless(stop, app.wait_for_kinds(server)))
+    await _turns(5)
+    stop.set()
+    assert await working is False
+
+
+async def test_waiting_shows_its_own_failure() -> None:
+    server: Any = Server()
+    server.trouble = RuntimeError("a bug")
+    with pytest.raises(RuntimeError, match="a bug"):
+        await app._unless(asyncio.Event(), app.wait_for_kinds(server))
+
+
+def test_a_kind_without_a_controller_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    sink = app.Uncontrolled(INFERENCEDEPLOYMENTS)
+    for key in ("ml/a", "ml/a", "ml/b"):
+        sink(key)
+    assert [record.getMessage().rpartition("=")[2] for record in caplog.records] == ["ml/a", "ml/b"]
+
+
+async def _turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)

@@ -1,0 +1,158 @@
+"""Commands are taken where they are usable and built where they are not, once."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tramontane.lab import binaries, gobuild
+from tramontane.lab.binaries import BINARIES, parse_version
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine with nothing on it: folders assets, cache and path."""
+    for name in ("assets", "cache", "path"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("KUBEBUILDER_ASSETS", str(tmp_path / "assets"))
+    monkeypatch.setenv("TRAMONTANE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", f"{tmp_path / 'path'}:/usr/bin:/bin")
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setattr(shutil, "which", lambda name: _which(tmp_path, name))
+    return tmp_path
+
+
+def _which(machine: Path, name: str) -> str | None:
+    path = machine / "path" / name
+    return str(path) if path.exists() else None
+
+
+def command(folder: Path, name: str, says: str) -> Path:
+    path = folder / name
+    path.write_text(f"#!/bin/sh\necho '{says}'\n")
+    path.chmod(0o755)
+    return path
+
+
+FAKE_GO = """#!{python}
+import pathlib, sys
+arguments = sys.argv[1:]
+target = arguments[arguments.index("-o") + 1]
+packages = [word for word in arguments if "/" in word and word != target and "=" not in word]
+print("go: downloading something", file=sys.stderr)
+print("internal/abi", file=sys.stderr)
+if "{fail}":
+    print("boom.go:1: no space left", file=sys.stderr)
+    sys.exit(2)
+for package in packages:
+    name = package.rsplit("/", 1)[1]
+    path = pathlib.Path(target) / name if target.endswith("/") else pathlib.Path(target)
+    path.write_text("#!/bin/sh\\n")
+    path.chmod(0o755)
+with open("{log}", "a") as log:
+    print(*packages, file=log)
+"""
+
+
+def fake_go(machine: Path, fail: str = "") -> Path:
+    log = machine / "go.log"
+    path = machine / "path" / "go"
+    path.write_text(FAKE_GO.format(python=sys.executable, log=log, fail=fail))
+    path.chmod(0o755)
+    return log
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        pytest.param("Kubernetes v1.35.4", (1, 35), id="kubernetes"),
+        pytest.param("etcd Version: 3.6.16\nGit SHA: abc", (3, 6), id="etcd"),
+        pytest.param("kwok version v0.8.0 go1.26.8 (linux/amd64)", (0, 8), id="kwok"),
+        pytest.param("Client Version: v1.32.3\nKustomize Version: v5.5.0", (1, 32), id="kubectl"),
+        pytest.param("v4.3.1+g123", (4, 3), id="helm"),
+        pytest.param("command not found", None, id="none"),
+    ],
+)
+def test_versions_are_read_from_what_commands_print(
+    text: str, version: tuple[int, int] | None
+) -> None:
+    assert parse_version(text) == version
+
+
+@pytest.mark.parametrize(
+    ("name", "says", "usable"),
+    [
+        pytest.param("kube-apiserver", "Kubernetes v1.35.1", True, id="same-minor"),
+        pytest.param("kube-apiserver", "Kubernetes v1.34.9", False, id="other-minor"),
+        pytest.param("kubectl", "Client Version: v1.34.0", True, id="kubectl-one-off"),
+        pytest.param("kubectl", "Client Version: v1.32.0", False, id="kubectl-three-off"),
+        pytest.param("etcd", "etcd Version: 3.5.21", True, id="older-etcd"),
+        pytest.param("etcd", "etcd Version: 3.4.3", False, id="too-old-etcd"),
+        pytest.param("kwok", "kwok version v0.7.0", False, id="other-kwok"),
+        pytest.param("helm", "v3.19.0", False, id="helm-3"),
+    ],
+)
+def test_a_command_on_the_machine_must_be_of_a_usable_version(
+    machine: Path, name: str, says: str, *, usable: bool
+) -> None:
+    there = command(machine / "path", name, says)
+    assert binaries.find(name) == (there if usable else None)
+
+
+def test_assets_come_before_the_path(machine: Path) -> None:
+    command(machine / "path", "etcd", "etcd Version: 3.6.16")
+    asset = command(machine / "assets", "etcd", "etcd Version: 3.6.16")
+    assert binaries.find("etcd") == asset
+
+
+def test_what_is_built_once_is_not_built_again(machine: Path) -> None:
+    log = fake_go(machine)
+    wanted = ("etcd", "kube-apiserver", "kwok", "kube-controller-manager")
+    paths = binaries.ensure(wanted)
+    assert paths == {name: machine / "cache" / "bin" / name for name in wanted}
+    assert log.read_text().splitlines() == [
+        "go.etcd.io/etcd/server/v3",
+        "k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kube-controller-manager",
+        "sigs.k8s.io/kwok/cmd/kwok",
+    ], "one build per module"
+    assert binaries.ensure(wanted) == paths
+    assert len(log.read_text().splitlines()) == 3
+
+
+def test_another_version_is_built_anew(machine: Path) -> None:
+    fake_go(machine)
+    binaries.ensure(["etcd"])
+    BINARIES["etcd"].stamp_file.write_text("etcd-3.5.0-0123456789ab")
+    assert binaries.find("etcd") is None
+
+
+def test_a_failed_build_shows_the_end_of_its_output_and_keeps_nothing(machine: Path) -> None:
+    fake_go(machine, fail="yes")
+    with pytest.raises(gobuild.BuildFailed, match="no space left") as failed:
+        binaries.ensure(["etcd"])
+    assert "run it again" in str(failed.value)
+    assert list((machine / "cache" / "bin").iterdir()) == []
+
+
+@pytest.mark.usefixtures("machine")
+def test_without_go_it_says_what_to_do() -> None:
+    with pytest.raises(gobuild.BuildFailed, match=r"install Go, or point KUBEBUILDER_ASSETS"):
+        binaries.ensure(["etcd", "kwok"])
+
+
+def test_every_go_module_names_its_commands() -> None:
+    for binary in BINARIES.values():
+        tools = (binary.module.folder / "tools.go").read_text()
+        assert f'"{binary.package}"' in tools
+        assert binary.module.version in (binary.module.folder / "go.mod").read_text()
+
+
+def test_go_formats_its_files() -> None:
+    gofmt = shutil.which("gofmt")
+    if gofmt is None:
+        return
+    files = [str(binary.module.folder / "tools.go") for binary in BINARIES.values()]
+    done = subprocess.run([gofmt, "-l", *files], capture_output=True, text=True, check=True)
+    assert done.stdout == ""

@@ -1,0 +1,333 @@
+"""The shell around the passes: what is written, what is not, and what a lost answer means."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+
+from tramontane.kube.client import Client
+from tramontane.kube.errors import ApiError, Conflict, Invalid, NotFound, Unreachable
+from tramontane.kube.resources import Resource
+from tramontane.scheduler.cycle import WORDS_EVERY_S, Cycle
+from tramontane.scheduler.gangs import decode_gang
+from tramontane.scheduler.records import NO_POD, decode_pod
+from tramontane.scheduler.world import World
+from unit.scheduler.builders import LEVELS
+
+NOW = 1_800_000_000.0
+GPU = "nvidia.com/gpu"
+
+
+class Server:
+    """An API server of dictionaries: it stores Gang statuses, and fails where it is told to."""
+
+    def __init__(self) -> None:
+        self.gangs: dict[str, dict[str, Any]] = {}
+        self.version = 100
+        self.writes: list[dict[str, Any]] = []
+        self.fail: Callable[[str], Exception | None] = lambda _: None
+        self.lose_answers = False
+        self.unlisted = 0
+        self.wrote = asyncio.Queue[str]()
+
+    def add(self, name: str, seats: int, **spec: Any) -> dict[str, Any]:
+        slots = [{"name": "w", "count": seats, "requests": {GPU: "8"}}]
+        self.version += 1
+        raw = {
+            "metadata": {
+                "namespace": "ns",
+                "name": name,
+                "uid": f"uid-{name}",
+                "generation": 1,
+                "resourceVersion": str(self.version),
+                "creationTimestamp": "2027-01-15T07:00:00Z",
+            },
+            "spec": {"pool": "p", "slots": slots, **spec},
+        }
+        self.gangs[name] = raw
+        return raw
+
+    async def apply(self, _: Resource, body: dict[str, Any], **more: Any) -> dict[str, Any]:
+        assert more == {"manager": "tramontane-scheduler", "subresource": "status"}
+        name = body["metadata"]["name"]
+        self.writes.append(body)
+        if error := self.fail(name):
+            raise error
+        self.version += 1
+        stored = self.gangs[name]
+        stored["status"] = body["status"]
+        stored["metadata"]["resourceVersion"] = str(self.version)
+        self.wrote.put_nowait(name)
+        if self.lose_answers:
+            raise Unreachable("no answer")
+        return stored
+
+    async def list_page(self, _: Resource, *, continue_: str | None = None) -> dict[str, Any]:
+        if self.unlisted:
+            self.unlisted -= 1
+            raise Unreachable("no answer")
+        names = sorted(self.gangs)
+        at = int(continue_ or 0)
+        more = str(at + 1) if at + 1 < len(names) else None
+        items = [self.gangs[name] for name in names[at : at + 1]]
+        return {"metadata": {"continue": more}, "items": items}
+
+
+class Bench:
+    """A cycle over a world whose caches the test fills by hand."""
+
+    def __init__(self, blades: int = 4) -> None:
+        self.server = Server()
+        self.now = NOW
+        self.leads = True
+        self.world = World(cast("Client", self.server))
+        self.cycle = Cycle(
+            cast("Client", self.server),
+            self.world,
+            leading=lambda: self.leads,
+            clock=lambda: self.now,
+        )
+        self.tell("_pools", "p", {"spec": {"topology": {"levels": levels()}}})
+        for number in range(blades):
+            name = f"n{number}"
+            self.tell("_nodes", name, node())
+            self.tell("_blades", name, blade("Healthy"))
+
+    def tell(self, informer: str, name: str, raw: dict[str, Any] | None) -> None:
+        """Have an informer's store learn of an object as a watch would."""
+        target = getattr(self.world, informer)
+        if raw is None:
+            target._store.drop(name)
+            return
+        raw = {"metadata": {"name": name}, **raw}
+        target._store.put(name, target._decode(raw))
+
+    def watch(self, name: str) -> None:
+        """Let the watch catch up with a gang."""
+        store = self.world._gangs._store
+        raw = self.server.gangs.get(name)
+        if raw is None:
+            store.drop(f"ns/{name}")
+        else:
+            store.put(f"ns/{name}", decode_gang(raw))
+
+    def submit(self, name: str, seats: int, **spec: Any) -> None:
+        self.server.add(name, seats, **spec)
+        self.watch(name)
+
+    def status(self, name: str) -> dict[str, Any]:
+        return dict(self.server.gangs[name].get("status") or {})
+
+
+def levels() -> list[dict[str, str]]:
+    return [{"name": name, "label": label} for name, label in LEVELS]
+
+
+def blade(state: str) -> dict[str, Any]:
+    return {"spec": {"pool": "p"}, "status": {"state": state}}
+
+
+def node(gpus: str = "8") -> dict[str, Any]:
+    ready = [{"type": "Ready", "status": "True"}]
+    return {"status": {"allocatable": {GPU: gpus}, "conditions": ready}}
+
+
+def pod(node_name: str, gang: str = "", seat: int = 0) -> dict[str, Any]:
+    labels = {"tramontane.dev/gang": gang, "tramontane.dev/seat": str(seat)} if gang else {}
+    resources = {"requests": {GPU: "8"}}
+    return {
+        "metadata": {"name": "pod", "namespace": "ns", "labels": labels},
+        "spec": {"nodeName": node_name, "containers": [{"resources": resources}]},
+    }
+
+
+async def test_a_placement_is_written_once_and_its_echo_wakes_nobody() -> None:
+    bench = Bench()
+    bench.submit("g", 3)
+    await bench.cycle.run_once()
+    assert bench.status("g")["placement"]["seats"] == ["n0", "n1", "n2"]
+    bench.world.changed.clear()
+    bench.watch("g")
+    assert not bench.world.changed.is_set()
+    await bench.cycle.run_once()
+    assert len(bench.server.writes) == 1
+
+
+async def test_a_second_gang_is_not_given_what_the_watch_has_not_shown_yet() -> None:
+    bench = Bench()
+    bench.submit("g", 3)
+    await bench.cycle.run_once()
+    bench.submit("h", 2)
+    await bench.cycle.run_once()
+    assert bench.status("h")["reason"] == "WaitingForCapacity"
+
+
+@pytest.mark.parametrize("done", [True, False], ids=["it-was-done", "it-was-not"])
+async def test_a_write_without_an_answer_keeps_its_seats_and_is_repeated(done: bool) -> None:
+    bench = Bench()
+    bench.submit("g", 3)
+    if done:
+        bench.server.lose_answers = True
+    else:
+        bench.server.fail = lambda _: Unreachable("no answer")
+    again_s = await bench.cycle.run_once()
+    assert again_s < 1
+    bench.server.lose_answers = False
+    bench.server.fail = lambda _: None
+    bench.submit("h", 2, priority=9)
+    await bench.cycle.run_once()
+    assert bench.status("g")["placement"]["seats"] == ["n0", "n1", "n2"]
+    assert bench.status("g")["epoch"] == 1
+    assert bench.status("h")["phase"] == "Pending"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(NotFound(404, "NotFound", "gone"), id="gone"),
+        pytest.param(Conflict(409, "Conflict", "uid"), id="another-of-its-name"),
+        pytest.param(Invalid(422, "Invalid", "no"), id="refused"),
+    ],
+)
+async def test_a_write_that_was_refused_gives_nothing_away(error: ApiError) -> None:
+    bench = Bench()
+    bench.submit("g", 3)
+    bench.server.fail = lambda name: error if name == "g" else None
+    await bench.cycle.run_once()
+    bench.server.gangs.pop("g")
+    bench.watch("g")
+    bench.submit("h", 4)
+    await bench.cycle.run_once()
+    assert bench.status("h")["phase"] == "Placed"
+
+
+async def test_repeated_failures_are_retried_ever_more_slowly() -> None:
+    bench = Bench()
+    bench.submit("g", 1)
+    bench.server.fail = lambda _: ApiError(500, "InternalError", "etcd")
+    delays = [await bench.cycle.run_once() for _ in range(4)]
+    assert delays == [0.5, 1.0, 2.0, 4.0]
+
+
+async def test_numbers_in_words_are_written_at_most_every_few_seconds() -> None:
+    bench = Bench()
+    bench.submit("g", 4)
+    bench.tell("_blades", "n0", blade("Quarantined"))
+    await bench.cycle.run_once()
+    assert "3 of 4" in bench.status("g")["message"]
+    bench.tell("_blades", "n1", blade("Quarantined"))
+    await bench.cycle.run_once()
+    assert "2 of 4" in bench.status("g")["message"]
+    bench.tell("_blades", "n2", blade("Quarantined"))
+    assert await bench.cycle.run_once() == WORDS_EVERY_S
+    assert "2 of 4" in bench.status("g")["message"]
+    bench.now += WORDS_EVERY_S
+    await bench.cycle.run_once()
+    assert "1 of 4" in bench.status("g")["message"]
+
+
+async def test_who_does_not_lead_does_not_write() -> None:
+    bench = Bench()
+    bench.submit("g", 1)
+    bench.leads = False
+    await bench.cycle.run_once()
+    assert bench.server.writes == []
+
+
+async def test_before_the_first_pass_the_last_leaders_writes_are_read() -> None:
+    old = Bench()
+    old.submit("a", 2)
+    old.submit("b", 1)
+    await old.cycle.run_once()
+    new = Bench()
+    new.server.gangs = old.server.gangs  # the new process's watch has shown nothing of them yet
+    new.server.unlisted = 1
+    await new.cycle.catch_up()
+    new.submit("c", 2)
+    await new.cycle.run_once()
+    assert new.status("c")["reason"] == "WaitingForCapacity"
+    assert [body["metadata"]["name"] for body in new.server.writes] == ["c"]
+
+
+async def test_an_edit_by_hand_is_put_back() -> None:
+    bench = Bench()
+    bench.submit("g", 2)
+    await bench.cycle.run_once()
+    bench.watch("g")
+    stored = bench.server.gangs["g"]
+    stored["status"] = {**stored["status"], "placement": {"size": 2, "seats": ["n3", "n3"]}}
+    stored["metadata"]["resourceVersion"] = "999"
+    bench.server.version = 999
+    bench.world.changed.clear()
+    bench.watch("g")
+    assert bench.world.changed.is_set()
+    await bench.cycle.run_once()
+    assert bench.status("g")["placement"]["seats"] == ["n0", "n1"]
+    assert bench.status("g")["message"].endswith("put back as it was")
+    writes = len(bench.server.writes)
+    await bench.cycle.run_once()
+    assert len(bench.server.writes) == writes, "the message stays, so that it is read"
+
+
+async def test_a_placement_nobody_can_explain_is_left_to_a_person_who_may_correct_it() -> None:
+    bench = Bench()
+    raw = bench.server.add("g", 2)
+    raw["status"] = {"phase": "Placed", "epoch": 1, "placement": {"seats": ["n0", "n0"]}}
+    bench.watch("g")
+    await bench.cycle.run_once()
+    assert bench.status("g")["reason"] == "Misconfigured"
+    bench.server.version += 1
+    raw["status"] = {**raw["status"], "placement": {"size": 2, "seats": ["n0", "n2"]}}
+    raw["metadata"]["resourceVersion"] = str(bench.server.version)
+    bench.watch("g")
+    await bench.cycle.run_once()
+    assert bench.status("g")["placement"]["seats"] == ["n0", "n2"]
+    assert "reason" not in bench.status("g")
+
+
+async def test_a_pod_that_goes_wakes_a_hungry_scheduler_and_no_other() -> None:
+    bench = Bench(1)
+    store = bench.world._pods._store
+    store.put("ns/pod", decode_pod(pod("n0")))
+    bench.submit("g", 1)
+    await bench.cycle.run_once()
+    assert bench.world.hungry
+    bench.world.changed.clear()
+    store.put("ns/pod", NO_POD)
+    assert bench.world.changed.is_set()
+    await bench.cycle.run_once()
+    assert bench.status("g")["phase"] == "Placed"
+    assert not bench.world.hungry
+    bench.world.changed.clear()
+    store.put("ns/pod", decode_pod(pod("n0", "g")))
+    store.drop("ns/pod")
+    assert not bench.world.changed.is_set()
+
+
+async def test_fleet_changes_are_seen() -> None:
+    bench = Bench(2)
+    assert bench.world.fleet().names == ("n0", "n1")
+    same = bench.world.fleet()
+    assert bench.world.fleet() is same
+    bench.tell("_nodes", "n1", node(gpus="4"))
+    assert bench.world.fleet().capacity[GPU].tolist() == [8, 4]
+    bench.tell("_nodes", "not-a-blade", node())
+    bench.tell("_blades", "n0", None)
+    assert bench.world.fleet().names == ("n1",)
+    bench.tell("_pools", "p", None)
+    assert bench.world.fleet().names == ()
+
+
+async def test_the_loop_runs_until_it_is_stopped() -> None:
+    bench = Bench()
+    for informer in bench.world._informers:
+        informer._synced.set()
+    stop = asyncio.Event()
+    running = asyncio.create_task(bench.cycle.run(stop))
+    for name in ("g", "h"):
+        bench.submit(name, 1)
+        assert await bench.server.wrote.get() == name
+    assert bench.world.synced
+    stop.set()
+    await asyncio.wait_for(running, 5)

@@ -1,0 +1,128 @@
+"""The documents name what exists: reasons, files, headings, make targets, decisions."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tramontane.api.reasons import BladeReason, InferenceReason, JobReason, PendingReason
+from tramontane.api.trainingjob import TrainingJob
+from tramontane.controllers.trainingjob.validate import problem_of
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+EXAMPLES = [ROOT / "README.md", *sorted((ROOT / "docs" / "examples").glob("*.yaml"))]
+REASONS = {
+    "Why a gang waits": PendingReason,
+    "Why a blade is out": BladeReason,
+    "What happened to a job": JobReason,
+    "What happened to a deployment": InferenceReason,
+}
+MAX_DECISION_LINES = 40
+MIN_WALK = 30
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def prose(path: Path) -> str:
+    """Return the text without its code blocks."""
+    return re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(path: Path) -> set[str]:
+    """Return the anchors of the headings, made as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", prose(path), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=named)
+def test_relative_links_lead_somewhere(path: Path) -> None:
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(path)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        file, _, anchor = target.partition("#")
+        there = (path.parent / file).resolve() if file else path
+        if not there.exists() or (anchor and anchor not in anchors(there)):
+            broken.append(target)
+    assert not broken
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=named)
+def test_paths_in_backquotes_exist(path: Path) -> None:
+    """Paths below a folder of the repository, as in `operator/tramontane/api/reasons.py`."""
+    folders = "operator|scheduler|health|lab|crds|charts|docs|tests"
+    named_paths = re.findall(rf"`((?:{folders})/[\w./-]*)`", prose(path))
+    assert not [name for name in named_paths if not (ROOT / name).exists()]
+
+
+def test_the_walk_names_what_is_in_the_files() -> None:
+    """As in `a/b.py`: `function`, `Class`; each must be defined in that file."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    walk = re.findall(r"`([\w/]+\.py)`: ((?:`\w+`(?:, )?)+)", text)
+    assert len(walk) > MIN_WALK
+    for path, quoted in walk:
+        source = (ROOT / path).read_text()
+        for name in re.findall(r"\w+", quoted):
+            defined = rf"^ *(?:async )?(?:def|class) {name}\b"
+            assert re.search(defined, source, re.MULTILINE), f"{path}: {name}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=named)
+def test_make_targets_exist(path: Path) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    asked = set(re.findall(r"(?<=`)make ([a-z]+)", path.read_text()))
+    asked |= set(re.findall(r"^(?:[A-Z_]+=\S+ )*make ([a-z]+)", path.read_text(), re.MULTILINE))
+    assert asked <= targets
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=named)
+def test_the_operator_finds_no_fault_with_the_examples(path: Path) -> None:
+    """What the schema accepts is shown on a real API server, in tests/plane/test_chart.py."""
+    text = path.read_text()
+    if path.suffix == ".md":
+        text = "\n---\n".join(re.findall(r"^```yaml\n(.*?)^```$", text, re.DOTALL | re.MULTILINE))
+    jobs = [item for item in yaml.safe_load_all(text) if item["kind"] == "TrainingJob"]
+    assert jobs or path.name == "nodepool.yaml"
+    for job in jobs:
+        assert problem_of(TrainingJob.model_validate(job)) is None
+
+
+@pytest.mark.parametrize("section", REASONS, ids=lambda section: REASONS[section].__name__)
+def test_every_reason_has_its_place_and_its_way_out(section: str) -> None:
+    text = (ROOT / "docs" / "reasons.md").read_text()
+    _, _, rest = text.partition(f"\n## {section}\n")
+    body, _, _ = rest.partition("\n## ")
+    entries = re.split(r"^### ", body, flags=re.MULTILINE)[1:]
+    assert [entry.split("\n", 1)[0] for entry in entries] == [
+        reason.value for reason in REASONS[section]
+    ]
+    for entry in entries:
+        meaning, _, way_out = entry.partition("**Way out:**")
+        assert len(meaning.split()) > 3, entry
+        assert way_out.strip(), entry
+
+
+def test_decisions_are_numbered_short_and_complete() -> None:
+    files = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+    assert [file.name[:4] for file in files] == [
+        f"{number:04}" for number in range(1, len(files) + 1)
+    ]
+    for file in files:
+        text = file.read_text()
+        assert len(text.splitlines()) <= MAX_DECISION_LINES, file.name
+        assert text.startswith(f"# {int(file.name[:4])}. ")
+        for part in ("Context", "Decision", "Consequences", "What would change our mind"):
+            assert f"**{part}.**" in text, f"{file.name}: {part}"
+
+
+def test_the_architecture_links_every_decision() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    for file in (ROOT / "docs" / "decisions").glob("*.md"):
+        assert f"decisions/{file.name}" in text
