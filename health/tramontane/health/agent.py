@@ -42,6 +42,7 @@ from tramontane.kube.resources import BLADES
 VERSION = metadata.version("tramontane")
 
 # Events that came while the Blade was not there yet; more than that say nothing new.
+_LEAST_WAIT_S = 0.001
 _MAX_PENDING = 4096
 
 log = logging.getLogger(__name__)
@@ -180,7 +181,8 @@ class Agent:
                 self._reported = True
                 if urgency is Urgency.LATER:
                     wait_s = min(wait_s, due_s)
-            await self._wait_for_news(wait_s)
+            # A timer may fire a hair before its time; the rest must not be waited for in a spin.
+            await self._wait_for_news(max(wait_s, _LEAST_WAIT_S))
 
     def _fold(self) -> Report:
         events = tuple(self._pending)
