@@ -9,6 +9,8 @@ UV_VERSION := 0.13.9
 PYTHON ?= python3
 # Extra arguments for pytest, e.g. make plane ARGS="-k lease"
 ARGS ?=
+# Test processes side by side; those of the plane each bring a control plane of their own.
+JOBS ?= 2
 
 export PYTHONDONTWRITEBYTECODE := 1
 
@@ -47,10 +49,10 @@ format: setup ## Rewrite the code to the house format
 	@$(BIN)/ruff check --fix --quiet .
 
 unit: setup ## Pure cores and scripted servers, no cluster
-	@$(BIN)/python -m pytest tests/unit -q $(ARGS)
+	@$(BIN)/python -m pytest tests/unit -q -n $(JOBS) --dist worksteal $(ARGS)
 
-plane: setup ## Real kube-apiserver, etcd, controller-manager, KWOK
-	@$(BIN)/python -m pytest tests/plane -q $(ARGS)
+plane: binaries ## Real kube-apiserver, etcd, controller-manager, KWOK
+	@$(BIN)/python -m pytest tests/plane -q -n $(JOBS) --dist worksteal $(ARGS)
 
 chart: setup ## Helm: lint, render, refuse bad values
 	@$(BIN)/python -m pytest tests/chart -q $(ARGS)

@@ -8,7 +8,6 @@ exactly 128 pods on 128 different healthy blades, and no pod went without a reco
 """
 
 import asyncio
-import contextlib
 import random
 import tempfile
 import time
@@ -18,7 +17,6 @@ from typing import Any
 
 from bench import results
 from bench.results import Budget
-from tramontane.kube.client import NotFound
 from tramontane.kube.resources import TRAININGJOBS
 from tramontane.lab.cluster import Lab, Setup, pool_of
 from tramontane.lab.demo import training_job
@@ -70,6 +68,8 @@ async def torment(
             watching(lab.client) as watcher,
         ):
             for number in range(moments):
+                if number:
+                    await _clear_hall(lab, watcher, f"j{number - 1}")
                 rounds += await _life(lab, watcher, f"j{number}", chance)
                 for one in rounds[-2:]:
                     say(f"  {one['while']}: {one}")
@@ -78,7 +78,7 @@ async def torment(
 
 
 async def _life(lab: Lab, watcher: Watcher, name: str, chance: random.Random) -> list[Raw]:
-    """Start a job under fire, let it lose a GPU under fire, and take it away again."""
+    """Start a job under fire, and let it lose a GPU under fire."""
     job = f"default/{name}"
     await lab.client.apply(TRAININGJOBS, training_job(name, NODES, "paris-a"), manager="kubectl")
     start = await _under_fire(lab, watcher, job, chance, "start", START_WINDOW_S, attempt=1)
@@ -90,6 +90,12 @@ async def _life(lab: Lab, watcher: Watcher, name: str, chance: random.Random) ->
             lab, watcher, job, chance, "recovery", RECOVERY_WINDOW_S, attempt=2
         )
         await remote.clear(sick)
+    return [start, recovery]
+
+
+async def _clear_hall(lab: Lab, watcher: Watcher, name: str) -> None:
+    """Take the job away, and return when all blades are free and Healthy again."""
+    job = f"default/{name}"
     await lab.client.delete(TRAININGJOBS, name, "default", propagation="Background")
     await watcher.until("no pods", lambda: not watcher.pods_of(job), timeout_s=_PATIENCE_S)
     await watcher.until(
@@ -100,9 +106,6 @@ async def _life(lab: Lab, watcher: Watcher, name: str, chance: random.Random) ->
         ),
         timeout_s=_PATIENCE_S,
     )
-    with contextlib.suppress(NotFound):
-        await lab.client.get(TRAININGJOBS, name, "default")
-    return [start, recovery]
 
 
 async def _under_fire(

@@ -161,8 +161,12 @@ class Fleet:
 
     async def power_off(self, name: str) -> None:
         """Cut a blade's power: its Node turns NotReady after the grace period."""
-        body = {"spec": {"holderIdentity": _NOBODY, "leaseDurationSeconds": _FOR_EVER_S}}
-        await self._lease(name, body)
+        # KWOK keeps the Lease that an earlier Node of this name owned; the garbage collector
+        # would take it away, and with it the power cut.
+        node = await self.client.get(NODES, name)
+        owner = {"apiVersion": "v1", "kind": "Node", "name": name, "uid": node["metadata"]["uid"]}
+        spec = {"holderIdentity": _NOBODY, "leaseDurationSeconds": _FOR_EVER_S}
+        await self._lease(name, {"metadata": {"ownerReferences": [owner]}, "spec": spec})
 
     async def power_on(self, name: str) -> None:
         """Give a blade its power back: KWOK takes the Lease and plays the node again."""
