@@ -164,14 +164,16 @@ async def test_training_stands_still_on_a_fault_and_resumes_when_the_seat_has_mo
 
 
 async def test_a_node_without_power_turns_not_ready_and_its_pods_freeze(plane: Plane) -> None:
+    # No other test has a pod of this name: KWOK repeats a deletion that failed ten seconds later,
+    # by name, and would end this one in the earlier one's stead.
     async with hall(plane, 4) as (client, fleet, remote):
-        await client.create(PODS, pod("one", "gpu-0002"), "default")
-        await wait_phase(client, "one", "Running")
+        await client.create(PODS, pod("frozen", "gpu-0002"), "default")
+        await wait_phase(client, "frozen", "Running")
         await remote.inject("gpu-0002", parse_fault("node-down"))
         await fleet.wait_not_ready("gpu-0002", SOON_S)
-        await client.delete(PODS, "one", "default", grace_period_s=1)
+        await client.delete(PODS, "frozen", "default", grace_period_s=1)
         await asyncio.sleep(2)
-        frozen = await client.get(PODS, "one", "default")
+        frozen = await client.get(PODS, "frozen", "default")
         assert frozen["metadata"]["deletionTimestamp"], "deleted, but nobody there to end it"
 
         await remote.clear("gpu-0002")
