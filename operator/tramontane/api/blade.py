@@ -165,6 +165,13 @@ class GpuInventory(Model):
     ] = None
     memory: Annotated[Quantity | None, about("Memory in bytes.", example="141Gi")] = None
     vbios: Annotated[Word | None, about("VBIOS version.", example="96.00.A5.00.01")] = None
+    gsp_firmware: Annotated[
+        Word | None, about("Version of the GSP firmware.", example="580.95.05")
+    ] = None
+    nvlinks: Annotated[
+        int | None,
+        about("NVLinks that are active; absent: not known.", example=18, ge=0, le=64),
+    ] = None
     faults: Annotated[int, about("Open faults of this GPU.", example=1, ge=0)] = 0
 
 
@@ -200,6 +207,16 @@ class Fault(Model):
             "What was seen, word for word.",
             example="NVRM: Xid (PCI:0000:1b:00): 79, GPU has fallen off the bus.",
         ),
+    ] = None
+
+
+class Network(Model):
+    """Describe the InfiniBand and RoCE ports of a blade."""
+
+    ports: Annotated[int, about("Ports that are active.", example=8, ge=0, le=1024)]
+    rate: Annotated[
+        int | None,
+        about("Rate of the slowest active port, in Gb/s.", example=400, ge=0, le=100_000),
     ] = None
 
 
@@ -242,6 +259,10 @@ class Report(Model):
             max_length=MAX_FAULTS,
         ),
     ] = ()
+    network: Annotated[
+        Network | None,
+        about("Ports that the kernel shows; absent: not known.", example={"ports": 8, "rate": 400}),
+    ] = None
     checks: Annotated[
         Checks, about("What was looked at.", example={"run": 41, "unknown": ["nvlink-state"]})
     ] = Checks()
@@ -260,6 +281,10 @@ class StepResult(Model):
     evidence: Annotated[
         Line | None, about("What was seen.", example="all_reduce 8 GiB: busbw 341.5 GB/s")
     ] = None
+    group: Annotated[
+        Word | None,
+        about("Group of blades that ran the step together.", example="paris-a-c3f9a1"),
+    ] = None
 
 
 class BladeQualification(Model):
@@ -269,6 +294,16 @@ class BladeQualification(Model):
     started_at: Annotated[
         Timestamp | None, about("When this qualification began.", example="2026-11-24T15:02:07Z")
     ] = None
+    step_since: Annotated[
+        Timestamp | None, about("When the present step began.", example="2026-11-24T15:12:07Z")
+    ] = None
+    group: Annotated[
+        Word | None,
+        about("Group of blades in the present collective step.", example="paris-a-c3f9a1"),
+    ] = None
+    tries: Annotated[
+        int, about("Pods of the present step that broke without a verdict.", example=1, ge=0)
+    ] = 0
     results: Annotated[
         tuple[StepResult, ...],
         about(
@@ -278,6 +313,30 @@ class BladeQualification(Model):
             max_length=32,
         ),
     ] = ()
+
+
+class BladeRepair(Model):
+    """Say how far the repair of one fault has come."""
+
+    code: Annotated[Word | None, about("Code of the fault.", example="xid-79")] = None
+    gpu: Annotated[int | None, about("Index of the GPU.", example=3, ge=0, le=1023)] = None
+    action: Annotated[Action, about("Rung of the ladder: Reset or Reboot.", example="Reset")]
+    attempts: Annotated[int, about("Repairs of this fault so far.", example=1, ge=0)] = 0
+    started_at: Annotated[
+        Timestamp | None,
+        about("When the present repair began; absent: none runs.", example="2026-11-24T15:02:07Z"),
+    ] = None
+    repaired_at: Annotated[
+        Timestamp | None,
+        about("When the last repair succeeded.", example="2026-11-24T15:04:07Z"),
+    ] = None
+    boot_id: Annotated[
+        Word | None,
+        about(
+            "Boot in which the fault was; after a reboot the blade must show another.",
+            example="5f1c8a52-0b1c-4b8e-9d52-0a2a5f8c1b7e",
+        ),
+    ] = None
 
 
 class Incident(Model):
@@ -350,6 +409,10 @@ class BladeStatus(Model):
     qualification: Annotated[
         BladeQualification | None,
         about("How far the qualification has come.", example={"step": "burnIn"}),
+    ] = None
+    repair: Annotated[
+        BladeRepair | None,
+        about("How far the repair has come.", example={"code": "xid-79", "action": "Reboot"}),
     ] = None
     incidents: Annotated[
         tuple[Incident, ...],

@@ -1,5 +1,7 @@
 """List the names that components, manifests and tests must agree upon."""
 
+from enum import StrEnum
+
 GROUP = "tramontane.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
@@ -22,6 +24,16 @@ LABEL_GANG = "tramontane.dev/gang"
 LABEL_SEAT = "tramontane.dev/seat"
 ANNOTATION_EPOCH = "tramontane.dev/epoch"
 ANNOTATION_PEERS = "tramontane.dev/peers"
+
+# On pods that the nodepool controller runs on a blade, in the system namespace: what it tests or
+# repairs (a step of qualification, or a rung of the repair ladder), on which blade, with whom.
+LABEL_WORK = "tramontane.dev/work"
+LABEL_BLADE = "tramontane.dev/blade"
+LABEL_GROUP = "tramontane.dev/group"
+ANNOTATION_REPAIR_GPU = "tramontane.dev/gpu"
+
+# On NodePools, written by people through the CLI: the time at which they closed the breaker.
+ANNOTATION_BREAKER_CLOSED = "tramontane.dev/breaker-closed"
 
 # On pods of foreign gangs, written by their controllers.
 SCHEDULER_NAME = "tramontane"
@@ -48,3 +60,12 @@ LABEL_HEARTBEAT = "tramontane.dev/heartbeat"
 def heartbeat_lease(node: str) -> str:
     """Return the name of the Lease that the health agent on `node` renews every 30 s."""
     return LEASE_BLADE_PREFIX + node
+
+
+class Work(StrEnum):
+    """Say what a pod of the nodepool controller does on its blade (label tramontane.dev/work)."""
+
+    BURN_IN = "burnIn"
+    COLLECTIVE = "collective"
+    RESET = "reset"
+    REBOOT = "reboot"

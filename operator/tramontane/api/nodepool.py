@@ -549,9 +549,13 @@ class NodePoolSpec(Model):
         about("Node label that names the delivery a blade came with.", example="hall/delivery"),
     ] = names.LABEL_TRANCHE
     qualification: Annotated[
-        Qualification,
-        about("What a new or repaired blade passes before it works.", example={"soak": "10m"}),
-    ] = Qualification()
+        Qualification | None,
+        about(
+            "What a new or repaired blade passes before it works; absent: nothing but a clean "
+            "report.",
+            example={"soak": "10m"},
+        ),
+    ] = None
     health: Annotated[
         Health, about("How evidence becomes a verdict.", example={"clearAfter": "10m"})
     ] = Health()

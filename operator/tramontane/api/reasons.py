@@ -41,6 +41,7 @@ class BladeReason(StrEnum):
     COLLECTIVE_FAILED = "CollectiveFailed"
     HELD_BY_PERSON = "HeldByPerson"
     BUDGET_EXHAUSTED = "BudgetExhausted"
+    BREAKER_OPEN = "BreakerOpen"
     REPAIR_FAILED = "RepairFailed"
 
 
