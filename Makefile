@@ -32,8 +32,8 @@ $(VENV)/.synced: pyproject.toml uv.lock
 binaries: setup ## Build the control plane from Go modules into the cache
 	@$(BIN)/tramontane lab build
 
-demo: setup ## The main job: 1,024 GPUs train, one falls off the bus (KEEP=1 leaves the cluster up)
-	@$(BIN)/tramontane lab demo $(if $(KEEP),--keep)
+demo: setup ## 1,024 GPUs train, one falls off the bus; SCENARIO=tranche: 64 blades arrive, 5 bad (KEEP=1 leaves it up)
+	@$(BIN)/tramontane lab demo $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(KEEP),--keep)
 
 test: lint unit plane ## Lint, unit tests, and the tests against a real API server
 

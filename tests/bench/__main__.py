@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
-from bench import engine, kill, recovery, start
+from bench import agent, engine, kill, recovery, start
 from bench.results import Budget
 
 BENCHES: dict[str, Callable[[], Coroutine[Any, Any, list[Budget]]]] = {
@@ -18,6 +18,7 @@ BENCHES: dict[str, Callable[[], Coroutine[Any, Any, list[Budget]]]] = {
     "start-128": partial(start.run, 128),
     "start-2048": partial(start.run, 2048),
     "kill": kill.run,
+    "agent": agent.run,
 }
 
 

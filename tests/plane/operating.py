@@ -169,7 +169,7 @@ def fault(code: str = "xid-79", severity: str = "Fatal", **more: Any) -> dict[st
         "check": "xid",
         "gpu": 3,
         "severity": severity,
-        "action": "Reset",
+        "action": "Drain",  # nothing that a repair would end
         "count": 1,
         "firstSeen": at,
         "lastSeen": at,

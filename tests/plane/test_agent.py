@@ -25,6 +25,7 @@ from tramontane.kube.client import Client, NotFound
 from tramontane.kube.resources import BLADES, LEASES
 from tramontane.lab import paths
 from tramontane.lab.nvml import StateFile, blade, build
+from unit.health import hosts
 
 NAME = "gpu-0001"
 PATIENCE_S = 60.0
@@ -74,16 +75,28 @@ def free_port() -> int:
         return port
 
 
+def host_of(machine: StateFile) -> Path:
+    """Return the folder with the blade's host: sysfs, procfs, and a kernel log."""
+    folder = machine.path.parent / "host"
+    if not folder.exists():
+        hosts.machine(folder, ports=8, drives=8, gpus=8)
+        (folder / "kmsg").touch()
+    return folder
+
+
 @asynccontextmanager
 async def agent_process(
     plane: Plane, machine: StateFile, *arguments: str
 ) -> AsyncIterator[AgentProcess]:
     library = build(paths.cache_dir())
     port = free_port()
+    folder = host_of(machine)
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "tramontane.health", "--node-name", NAME, "--namespace", SYSTEM),
         *("--nvml-library", str(library), "--interval", "0.2", "--metrics-port", str(port)),
+        *("--kernel-log", str(folder / "kmsg"), "--host-interval", "0.2"),
+        *("--sysfs-root", str(folder), "--proc-root", str(folder)),
         *arguments,
         env={**os.environ, **machine.environment(), "KUBECONFIG": str(plane.kubeconfig)},
     )
@@ -121,7 +134,7 @@ async def test_a_fault_in_nvml_is_a_fault_in_the_blade(
     async with agent_process(plane, machine):
         report = await report_of(client, lambda report: len(report.gpus) == 8)
         assert report.faults == ()
-        assert report.checks.unknown == ()
+        assert report.checks.unknown == ("retired-pages",)  # what pages were before row remapping
         machine.write(machine.state.with_gpu(3, lost=True).with_xid(3, 79))
         report = await report_of(client, lambda report: codes(report) == {"gpu-lost", "xid-79"})
         assert {fault.gpu for fault in report.faults} == {3}
@@ -216,6 +229,31 @@ async def test_a_hang_is_a_fault_and_ends_with_the_hang(
         assert len(report.gpus) == 8
         machine.write(replace(machine.state, hang=False))
         await report_of(client, lambda report: not report.faults)
+
+
+async def test_the_kernel_log_and_the_host_are_watched_while_nvml_hangs(
+    plane: Plane, client: Client, machine: StateFile
+) -> None:
+    await create_blade(client)
+    host = host_of(machine)
+    (host / "kmsg").write_text("")
+    async with agent_process(plane, machine, "--deadline", "0.5", "--start-deadline", "5"):
+        report = await report_of(client, lambda report: report.network)
+        assert report.network is not None
+        assert (report.network.ports, report.network.rate) == (8, 400)
+        machine.write(replace(machine.state, hang=True))
+        await report_of(client, lambda report: codes(report) == {"nvml-unresponsive"})
+        address = machine.state.gpus[3].bus_id
+        line = f"NVRM: Xid (PCI:{address}): 79, pid='<unknown>', GPU has fallen off the bus."
+        with (host / "kmsg").open("a") as log:
+            log.writelines(f"{line}\n" for _ in range(10_000))
+        (host / "class/nvme/nvme0/state").write_text("dead\n")
+        report = await report_of(
+            client,
+            lambda report: codes(report) == {"nvml-unresponsive", "xid-79", "nvme-missing"},
+        )
+        (fault,) = [fault for fault in report.faults if fault.code == "xid-79"]
+        assert (fault.gpu, fault.evidence) == (3, line)
 
 
 async def test_simulated_blades_run_the_same_agent(plane: Plane, client: Client) -> None:

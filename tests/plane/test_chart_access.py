@@ -32,7 +32,7 @@ ALLOWED = {
         patch                      nodes/status
         get list watch create patch delete    pods
         get                        pods/log
-        get create patch           services
+        get create patch delete    services
         get create patch           configmaps
         get                        scheduling.k8s.io/priorityclasses
         create patch               events.k8s.io/events

@@ -200,11 +200,11 @@ async def test_a_job_survives_a_fault_and_nobody_is_refused_anything(hall: Hall)
         for victim in victims:
             await remote.inject(victim, parse_fault("gpu-lost", 3))
 
-    async def quarantined() -> bool:
+    async def repairing() -> bool:
         blades = [await client.get(BLADES, victim) for victim in victims]
-        return all(blade["status"]["state"] == "Quarantined" for blade in blades)
+        return all(blade["status"]["state"] == "Repairing" for blade in blades)
 
-    await until(lab, "the blades are out", quarantined)
+    await until(lab, "the blades are out, and empty", repairing)
 
     async def whole_again() -> bool:
         status = await job_status(client)

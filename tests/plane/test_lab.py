@@ -1,6 +1,7 @@
 """The lab itself: real processes come and go, simulated nodes and pods behave like real ones."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -14,7 +15,8 @@ import pytest
 
 from plane.harness import Plane
 from tramontane.kube.client import Client
-from tramontane.kube.resources import GANGS, PODS
+from tramontane.kube.informer import Informer
+from tramontane.kube.resources import GANGS, NODES, PODS
 from tramontane.lab.cluster import Lab, Setup, down
 from tramontane.lab.controlplane import ControlPlane
 from tramontane.lab.description import Description
@@ -95,8 +97,10 @@ async def wait_line(client: Client, name: str, text: str) -> list[str]:
 
 
 @asynccontextmanager
-async def hall(plane: Plane, blades: int) -> AsyncIterator[tuple[Client, Fleet, Remote]]:
-    layout = Layout(blades=blades)
+async def hall(
+    plane: Plane, blades: int, first: int = 1
+) -> AsyncIterator[tuple[Client, Fleet, Remote]]:
+    layout = Layout(blades=blades, first=first)
     description = Description(
         layout=layout,
         simulated_agents=False,
@@ -164,19 +168,19 @@ async def test_training_stands_still_on_a_fault_and_resumes_when_the_seat_has_mo
 
 
 async def test_a_node_without_power_turns_not_ready_and_its_pods_freeze(plane: Plane) -> None:
-    # No other test has a pod of this name: KWOK repeats a deletion that failed ten seconds later,
-    # by name, and would end this one in the earlier one's stead.
-    async with hall(plane, 4) as (client, fleet, remote):
-        await client.create(PODS, pod("frozen", "gpu-0002"), "default")
+    # Blades that no other test has had: KWOK may go on playing a node that was deleted and made
+    # again within a second, whoever has its Lease.
+    async with hall(plane, 4, first=71) as (client, fleet, remote):
+        await client.create(PODS, pod("frozen", "gpu-0072"), "default")
         await wait_phase(client, "frozen", "Running")
-        await remote.inject("gpu-0002", parse_fault("node-down"))
-        await fleet.wait_not_ready("gpu-0002", SOON_S)
+        await remote.inject("gpu-0072", parse_fault("node-down"))
+        await fleet.wait_not_ready("gpu-0072", SOON_S)
         await client.delete(PODS, "frozen", "default", grace_period_s=1)
         await asyncio.sleep(2)
         frozen = await client.get(PODS, "frozen", "default")
         assert frozen["metadata"]["deletionTimestamp"], "deleted, but nobody there to end it"
 
-        await remote.clear("gpu-0002")
+        await remote.clear("gpu-0072")
         await fleet.wait_ready(SOON_S)
         await wait_no_pods(client)
 
@@ -256,3 +260,131 @@ def test_the_death_of_the_parent_takes_its_processes_along(tmp_path: Path) -> No
         assert len(pids) == 4
         os.kill(parent.pid, signal.SIGKILL)
     asyncio.run(wait_gone(pids))
+
+
+def work(kind: str, number: int, **more: str) -> dict[str, Any]:
+    """Return a work pod as the nodepool controller makes it."""
+    node = f"gpu-{number:04d}"
+    labels = {"tramontane.dev/work": kind, "tramontane.dev/blade": node}
+    env = {"TRAMONTANE_BLADE": node, **more}
+    if group := more.get("TRAMONTANE_GROUP"):
+        labels["tramontane.dev/group"] = group
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": f"{kind.lower()}-{node}", "labels": labels},
+        "spec": {
+            "nodeName": node,
+            "restartPolicy": "Never",
+            "tolerations": [{"operator": "Exists"}],
+            "containers": [
+                {
+                    "name": "work",
+                    "image": "work",
+                    "env": [{"name": name, "value": value} for name, value in env.items()],
+                }
+            ],
+        },
+    }
+
+
+async def wait_ended(client: Client, name: str) -> tuple[str, int, dict[str, Any]]:
+    """Return the phase, the exit code and what was said, once a work pod has ended."""
+    found: dict[str, Any] = {}
+
+    async def ended() -> bool:
+        found.update(await client.get(PODS, name, "default"))
+        return found["status"].get("phase") in {"Succeeded", "Failed"}
+
+    await until(ended)
+    (container,) = found["status"]["containerStatuses"]
+    terminated = container["state"]["terminated"]
+    said: dict[str, Any] = json.loads(terminated["message"])
+    return found["status"]["phase"], terminated["exitCode"], said
+
+
+async def test_a_burn_in_condemns_slow_memory_and_nobody_else(plane: Plane) -> None:
+    async with hall(plane, 3) as (client, _, remote):
+        await remote.inject("gpu-0002", parse_fault("slow-memory", gpu=3))
+        await remote.inject("gpu-0003", parse_fault("bad-link"))
+        for number in (1, 2, 3):
+            await client.create(PODS, work("burnIn", number), "default")
+        ends = [await wait_ended(client, f"burnin-gpu-000{number}") for number in (1, 2, 3)]
+        assert [(phase, code, said["verdict"]) for phase, code, said in ends] == [
+            ("Succeeded", 0, "PASS"),
+            ("Failed", 1, "FAIL"),
+            ("Succeeded", 0, "PASS"),
+        ]
+        assert ends[1][2]["reason"].startswith("GPU 3: ")
+        lines = await wait_line(client, "burnin-gpu-0002", "FAIL")
+        assert json.loads(lines[-1]) == ends[1][2], "the log says it too"
+
+
+async def test_a_group_is_measured_when_all_of_it_runs(plane: Plane) -> None:
+    async with hall(plane, 4) as (client, _, remote):
+        await remote.inject("gpu-0004", parse_fault("bad-link"))
+        good = {"TRAMONTANE_GROUP": "one", "TRAMONTANE_GROUP_SIZE": "2"}
+        bad = {"TRAMONTANE_GROUP": "two", "TRAMONTANE_GROUP_SIZE": "2"}
+        await client.create(PODS, work("collective", 1, **good), "default")
+        for number in (3, 4):
+            await client.create(PODS, work("collective", number, **bad), "default")
+        for number in (3, 4):
+            phase, code, said = await wait_ended(client, f"collective-gpu-000{number}")
+            assert (phase, code, said["verdict"]) == ("Failed", 1, "FAIL")
+            assert said["value"] < 300
+        alone = await client.get(PODS, "collective-gpu-0001", "default")
+        assert alone["status"]["phase"] == "Running", "it waits for the other one"
+        await client.create(PODS, work("collective", 2, **good), "default")
+        for number in (1, 2):
+            phase, code, said = await wait_ended(client, f"collective-gpu-000{number}")
+            assert (phase, code, said["verdict"]) == ("Succeeded", 0, "PASS")
+            assert said["value"] > 300
+
+
+async def test_a_reboot_takes_the_node_away_and_brings_it_back_from_another_boot(
+    plane: Plane,
+) -> None:
+    async with hall(plane, 2) as (client, _, remote):
+        before = (await client.get(NODES, "gpu-0001"))["status"]["nodeInfo"]["bootID"]
+        await remote.inject("gpu-0001", parse_fault("gpu-lost", gpu=3))
+        await remote.inject("gpu-0001", parse_fault("slow-memory"))
+        await client.create(PODS, work("reset", 1, TRAMONTANE_GPU="3"), "default")
+        phase, code, said = await wait_ended(client, "reset-gpu-0001")
+        assert (phase, code) == ("Failed", 1), "what fell off the bus hears no reset"
+        assert "gpu-lost" in said["reason"]
+
+        ready: list[str] = []
+        nodes = Informer(client, NODES, lambda raw: raw)
+        nodes.add_listener(lambda _key, _old, new: ready.append(readiness(new)))
+        watch = asyncio.create_task(nodes.run())
+        await nodes.wait_synced()
+        await client.create(PODS, work("reboot", 1), "default")
+        phase, code, _ = await wait_ended(client, "reboot-gpu-0001")
+        assert (phase, code) == ("Succeeded", 0)
+        after = await client.get(NODES, "gpu-0001")
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
+        assert "gpu-0001 False" in ready
+        assert readiness(after) == "gpu-0001 True"
+        assert after["status"]["nodeInfo"]["bootID"] not in {"", before}
+        assert await remote.faults() == {"gpu-0001": ["slow-memory"]}, "what a boot mends is gone"
+
+
+def readiness(node: dict[str, Any] | None) -> str:
+    assert node is not None
+    conditions = node.get("status", {}).get("conditions", ())
+    ready = next((one["status"] for one in conditions if one["type"] == "Ready"), "-")
+    return f"{node['metadata']['name']} {ready}"
+
+
+async def test_on_a_blade_without_power_no_test_ends(plane: Plane) -> None:
+    async with hall(plane, 1) as (client, fleet, remote):
+        await client.create(PODS, work("burnIn", 1), "default")
+        await wait_phase(client, "burnin-gpu-0001", "Running")
+        await remote.inject("gpu-0001", parse_fault("node-down"))
+        await fleet.wait_not_ready("gpu-0001", SOON_S)
+        still = await client.get(PODS, "burnin-gpu-0001", "default")
+        assert still["status"]["phase"] == "Running"
+        await remote.clear("gpu-0001")
+        phase, code, _ = await wait_ended(client, "burnin-gpu-0001")
+        assert (phase, code) == ("Succeeded", 0)

@@ -87,7 +87,7 @@ async def test_from_node_to_work_to_quarantine(plane: Plane, tmp_path: Path) -> 
         await node_seen(client, "gpu-0002", "Quarantined")
         blade = await seen(client, BLADES, "gpu-0002", is_in("Quarantined", "HardwareFault"))
         assert blade["status"]["report"]["faults"][0]["code"] == "xid-79"
-        assert blade["status"]["verdict"] == {"severity": "Fatal", "action": "Reset"}
+        assert blade["status"]["verdict"] == {"severity": "Fatal", "action": "Drain"}
         assert taint_of(await client.get(NODES, "gpu-0001")) is None
         node = await seen(
             client, NODES, "gpu-0002", lambda raw: condition(raw, "GPUHealthy")["status"] == "False"
@@ -247,7 +247,7 @@ async def test_budget_holds_and_room_is_used(plane: Plane, tmp_path: Path) -> No
         plane,
         tmp_path,
         blades=6,
-        remediation={"maxUnavailable": 2},
+        remediation={"maxUnavailable": 2, "breaker": {"threshold": "100%"}},
         health={"clearAfter": "1s"},
     ) as (client, fleet, _):
         for name in fleet.names[:4]:

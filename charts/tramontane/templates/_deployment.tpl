@@ -55,6 +55,8 @@ spec:
             {{- toYaml . | nindent 12 }}
             {{- end }}
           env:
+            - name: TRAMONTANE_IMAGE
+              value: {{ include "tramontane.image" .root | quote }}
             - name: POD_NAME
               valueFrom: {fieldRef: {fieldPath: metadata.name}}
             - name: POD_IP

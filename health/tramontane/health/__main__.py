@@ -9,8 +9,11 @@ from pathlib import Path
 
 import click
 
-from tramontane.health import checks
+from tramontane.health import checks, slim
 from tramontane.health.agent import Agent
+from tramontane.health.host import PROC, SYS
+from tramontane.health.host_probe import HostProbe
+from tramontane.health.kmsg import KERNEL_LOG
 from tramontane.health.metrics import Metrics
 from tramontane.health.probe import BOOT_ID_FILE, ChildProbe
 from tramontane.kube.client import Client
@@ -61,6 +64,35 @@ from tramontane.kube.process import Checks, ProcessOptions, StopEvent, process_o
     type=click.Path(path_type=Path),
     help="Where the boot ID is read [default: the kernel's].",
 )
+@click.option(
+    "--kernel-log",
+    default=KERNEL_LOG,
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Where the kernel's lines are read: a device, or a plain file.",
+)
+@click.option(
+    "--sysfs-root",
+    default=SYS,
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Root of sysfs.",
+)
+@click.option(
+    "--proc-root",
+    default=PROC,
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Root of procfs.",
+)
+@click.option(
+    "--host-interval",
+    "host_interval_s",
+    default=5.0,
+    show_default=True,
+    type=click.FloatRange(min=0.1),
+    help="Seconds between two looks at the host: links, drives, memory, the PCI bus.",
+)
 @process_options
 def main(
     *,
@@ -72,10 +104,15 @@ def main(
     start_deadline_s: float,
     disabled: tuple[str, ...],
     boot_id_file: Path,
+    kernel_log: Path,
+    sysfs_root: Path,
+    proc_root: Path,
+    host_interval_s: float,
 ) -> None:
     """Watch the GPUs of one blade and report what is wrong with them."""
     if not node_name:
         raise click.UsageError("--node-name: must be the Node's name (got none); or set NODE_NAME")
+    slim.skip_init()
     readiness = Checks()
 
     async def serve(stop: StopEvent) -> None:
@@ -90,6 +127,13 @@ def main(
                     boot_id_file=boot_id_file,
                 ),
                 client,
+                host_probe=HostProbe(
+                    kernel_log=kernel_log,
+                    sys=sysfs_root,
+                    proc=proc_root,
+                    boot_id_file=boot_id_file,
+                    interval_s=host_interval_s,
+                ),
                 namespace=options.namespace,
                 disabled=frozenset(disabled),
                 metrics=Metrics(),

@@ -1,8 +1,9 @@
 """Run the agent of one blade: take updates, fold them, write what changed, give a heartbeat.
 
-Three tasks that share the latest update:
+Tasks that share the latest update:
 
-1. *watch* takes updates from the probe and never stops, whatever NVML does;
+1. *watch* takes updates from a probe and never stops, whatever NVML does; the host's probe (kernel
+   log, sysfs) has a watch of its own, and goes on while NVML's hangs;
 2. *publish* waits for the Blade, reads the last report back, and from then on writes
    `status.report` by server-side apply when, and only when, it has changed (report.urgency);
 3. *beat* renews the Lease `blade-<node>`: its silence is how the operator sees that the agent
@@ -12,7 +13,8 @@ The API server may be away: what was seen is kept folded, and the newest state i
 is back, after a pause with jitter so that a fleet does not return all at once.
 
 A Blade that was made anew has no report, and nothing here would change to write one; so the Blade
-is read again every `refresh_s`. The same look brings `spec.release`, which ends event faults.
+is read again every `refresh_s`, and more often while something is wrong with it: the same look
+brings what ends faults, `spec.release` from a person and `status.repair` from the operator.
 """
 
 import asyncio
@@ -21,17 +23,20 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any
 
 from tramontane.api import clock as api_clock
-from tramontane.api.blade import Blade, Report
+from tramontane.api.blade import Blade, BladeRepair, Report
 from tramontane.api.errors import TramontaneError
 from tramontane.api.names import API_VERSION, MANAGER_AGENT, SYSTEM_NAMESPACE, heartbeat_lease
 from tramontane.health import report as reports
+from tramontane.health import sources
 from tramontane.health.backoff import Backoff
-from tramontane.health.device import Event, Reading, Unresponsive, Update
+from tramontane.health.checks.window import remember
+from tramontane.health.device import Event, Reading, Sample, Unresponsive, Update
+from tramontane.health.host import HostReading
 from tramontane.health.metrics import Metrics
 from tramontane.health.probe import Probe
 from tramontane.health.report import Seen, Urgency
@@ -55,6 +60,7 @@ class Timing:
     heartbeat_s: float = 30.0
     lease_s: float = 45.0
     refresh_s: float = 60.0
+    refresh_faulty_s: float = 10.0
     later_s: float = 30.0
     retry_s: float = 0.5
     max_retry_s: float = 10.0
@@ -66,6 +72,7 @@ class Agent:
     Args:
         node_name: name of the Node and of its Blade.
         probe: where updates come from: `ChildProbe`, or a `FakeDevice` for a simulated blade.
+        host_probe: `HostProbe`; None where there is no host to look at.
         client: the way to the API server; may be shared by many agents.
         namespace: where the Lease lives.
         timing: how long to wait for what.
@@ -80,6 +87,7 @@ class Agent:
         probe: Probe,
         client: Client,
         *,
+        host_probe: Probe | None = None,
         namespace: str = SYSTEM_NAMESPACE,
         timing: Timing | None = None,
         disabled: frozenset[str] = frozenset(),
@@ -88,7 +96,7 @@ class Agent:
         metrics: Metrics | None = None,
     ) -> None:
         self.node_name = node_name
-        self._probe = probe
+        self._probes = (probe,) if host_probe is None else (probe, host_probe)
         self._client = client
         self._namespace = namespace
         self._timing = timing or Timing()
@@ -98,11 +106,15 @@ class Agent:
         self._metrics = metrics
         self._news = asyncio.Event()
         self._reading: Reading | None = None
+        self._host: HostReading | None = None
+        self._previous: tuple[Sample, ...] = ()
         self._unresponsive: Unresponsive | None = None
         self._pending: deque[Event] = deque(maxlen=_MAX_PENDING)
         self._report: Report | None = None
         self._published: Report | None = None
+        self._began_with: Report | None = None
         self._released_at: float | None = None
+        self._repair: BladeRepair | None = None
         self._written_at = 0.0
         self._reported = False
 
@@ -117,7 +129,7 @@ class Agent:
             asyncio.create_task(work, name=f"{self.node_name}: {name}")
             for name, work in (
                 ("stop", stop.wait()),
-                ("watch", self._watch()),
+                *(("watch", self._watch(probe)) for probe in self._probes),
                 ("publish", self._publish()),
                 ("beat", self._beat()),
             )
@@ -130,15 +142,16 @@ class Agent:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self._probe.aclose()
+            for probe in self._probes:
+                await probe.aclose()
 
     # 1. watch
 
-    async def _watch(self) -> None:
+    async def _watch(self, probe: Probe) -> None:
         backoff = self._backoff()
         while True:
             try:
-                self._absorb(await self._probe.next())
+                self._absorb(await probe.next())
                 backoff.reset()
             except (OSError, ValueError) as error:  # no child could be started, or it talks rubbish
                 log.warning("taking an update from the probe failed error=%r", str(error))
@@ -149,6 +162,8 @@ class Agent:
             self._reading, self._unresponsive = update.reading, None
         if update.unresponsive is not None:
             self._unresponsive = update.unresponsive
+        if update.host is not None:
+            self._host = update.host
         self._pending.extend(update.events)
         if self._metrics is not None:
             self._metrics.saw(update)
@@ -158,7 +173,7 @@ class Agent:
 
     async def _publish(self) -> None:
         await self._read_back(waiting=True)
-        self._report = self._published
+        self._report = self._began_with = self._published
         refresh_at = self._next_refresh()
         backoff = self._backoff()
         while True:
@@ -167,8 +182,13 @@ class Agent:
                 await self._read_back(waiting=False)
                 refresh_at = self._next_refresh()
             wait_s = refresh_at - loop_time
-            if self._reading is not None or self._unresponsive is not None:
+            if self._reading is None and self._unresponsive is None:
+                self._news.clear()  # NVML has said nothing yet; what the host says is kept
+            else:
+                was_faulty = self._is_faulty()
                 wanted = self._fold()
+                if self._is_faulty() and not was_faulty:
+                    refresh_at = min(refresh_at, self._next_refresh())
                 urgency = reports.urgency(self._published, wanted)
                 due_s = max(0.0, self._written_at + self._timing.later_s - loop_time)
                 if urgency is Urgency.NOW or (urgency is Urgency.LATER and due_s == 0):
@@ -181,24 +201,52 @@ class Agent:
                 self._reported = True
                 if urgency is Urgency.LATER:
                     wait_s = min(wait_s, due_s)
+                settles_in_s = reports.settles_in(wanted, self._clock())
+                if settles_in_s is not None:
+                    wait_s = min(wait_s, settles_in_s)
             # A timer may fire a hair before its time; the rest must not be waited for in a spin.
             await self._wait_for_news(max(wait_s, _LEAST_WAIT_S))
 
     def _fold(self) -> Report:
-        events = tuple(self._pending)
+        now = self._clock()
+        reading = self._merged()
+        gpus = sources.addresses(self._report, reading)
+        events = tuple(
+            sources.located(event, gpus) for event in self._pending if self._is_news(event, reading)
+        )
         self._pending.clear()
         self._news.clear()
         seen = Seen(
-            reading=self._reading,
+            reading=reading,
             unresponsive=self._unresponsive,
             events=events,
             released_at=self._released_at,
             disabled=self._disabled,
+            previous=self._previous,
+            repair=self._repair,
         )
-        self._report = reports.fold(self._report, seen, self._clock(), VERSION)
+        self._report = reports.fold(self._report, seen, now, VERSION)
+        if reading is not None and self._unresponsive is None:
+            self._previous = remember(self._previous, Sample(now, reading))
         if self._metrics is not None:
             self._metrics.reports(self._report)
         return self._report
+
+    def _merged(self) -> Reading | None:
+        """Return what both probes last saw as one reading.
+
+        NVML may have said nothing yet but that it hangs; the host is known all the same.
+        """
+        reading = self._reading
+        if reading is None and self._host is not None and self._unresponsive is not None:
+            reading = Reading(self._unresponsive.boot_id, session_error="NotRead")
+        if reading is None or self._host is None:
+            return reading
+        return replace(reading, host=self._host)
+
+    def _is_news(self, event: Event, reading: Reading | None) -> bool:
+        boot_id = "" if reading is None else reading.boot_id
+        return sources.is_news(event, self._began_with, boot_id, self._released_at)
 
     async def _write(self, wanted: Report) -> bool:
         """Apply the report; False where the API server did not take it."""
@@ -246,6 +294,7 @@ class Agent:
     def _take_over(self, raw: dict[str, Any]) -> None:
         blade = Blade.model_validate(raw)
         self._published = blade.status.report
+        self._repair = blade.status.repair
         release = blade.spec.release
         if release is not None and release.at is not None:
             self._released_at = api_clock.parse(release.at)
@@ -257,9 +306,13 @@ class Agent:
         except TimeoutError:
             return
 
+    def _is_faulty(self) -> bool:
+        return self._report is not None and bool(self._report.faults)
+
     def _next_refresh(self) -> float:
-        spread = 0.5 + self._rng()
-        return asyncio.get_running_loop().time() + self._timing.refresh_s * spread
+        timing = self._timing
+        period_s = timing.refresh_faulty_s if self._is_faulty() else timing.refresh_s
+        return asyncio.get_running_loop().time() + period_s * (0.5 + self._rng())
 
     # 3. beat
 

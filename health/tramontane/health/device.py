@@ -7,14 +7,25 @@ the agent, are compared, and are judged by pure functions.
 check that meets one says so, and neither opens nor clears a fault with it. Two errors are no
 gaps in knowledge but findings: a GPU that is lost, and one that must be reset; a reading carries
 them as flags, and the GPU's other values then are `Unsupported` too.
+
+A new value is a field of `GpuReading` whose default is `NOT_READ`: the wire, the fake and the
+tests follow from that.
 """
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:  # host.py takes Unsupported from here
+    from tramontane.health.host import HostReading
 
 # Types of events, as NVML numbers them.
 XID_EVENT = 0x8
 RECOVERY_ACTION_EVENT = 0x8000
+# Ours: an error of an NVSwitch, which only the kernel log tells.
+SXID_EVENT = 0x10000
+
+Source = Literal["nvml", "kmsg"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +33,9 @@ class Unsupported:
     """A value that could not be read; `error` is NVML's name for why, e.g. `FunctionNotFound`."""
 
     error: str
+
+
+NOT_READ = Unsupported("NotRead")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +67,103 @@ class RemappedRows:
 
 
 @dataclass(frozen=True, slots=True)
+class SramErrors:
+    """Uncorrectable errors of on-chip memory, which no spare row replaces."""
+
+    volatile: int = 0
+    aggregate: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RowSpares:
+    """How many memory banks have how many spare rows left."""
+
+    max: int = 0
+    high: int = 0
+    partial: int = 0
+    low: int = 0
+    none: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RetiredPages:
+    """Pages of memory out of use, by cause; GPUs before Ampere retire where later ones remap."""
+
+    single_bit: int = 0
+    double_bit: int = 0
+    pending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BankRemap:
+    """Banks of memory that spare ones replace; `exhausted` groups have no spare left."""
+
+    active: int = 0
+    pending: bool = False
+    exhausted: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """Repairs that the next reset makes: of a memory channel, of a processing cluster."""
+
+    channel_pending: bool = False
+    tpc_pending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NvLinkErrors:
+    """Counts per link; empty where this generation does not count such errors."""
+
+    replays: tuple[int, ...] = ()
+    recoveries: tuple[int, ...] = ()
+    crc: tuple[int, ...] = ()
+    failed: tuple[int, ...] = ()  # recoveries that did not bring the link back
+
+
+@dataclass(frozen=True, slots=True)
+class Fabric:
+    """The GPU's registration with the NVLink fabric; numbers as NVML has them."""
+
+    state: int = 0
+    status: int = 0
+    mask: int = 0
+    summary: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OfMax:
+    """What a PCIe link runs at, and what slot and GPU both can do."""
+
+    current: int
+    maximum: int
+
+
+@dataclass(frozen=True, slots=True)
+class ThermalLimits:
+    """Temperatures (°C) beyond which the GPU is not meant to work."""
+
+    gpu_max_c: int
+    memory_max_c: int
+
+
+@dataclass(frozen=True, slots=True)
+class PowerLimit:
+    """The power (mW) that the GPU may draw, and what it was built for."""
+
+    enforced_mw: int
+    default_mw: int
+
+
+@dataclass(frozen=True, slots=True)
+class MigMode:
+    """Whether the GPU is partitioned now, and whether it will be after the next reset."""
+
+    current: bool = False
+    pending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class GpuFacts:
     """What a GPU is; does not change while it is there. Empty where it could not be read."""
 
@@ -62,6 +173,7 @@ class GpuFacts:
     product: str = ""
     memory_bytes: int = 0
     vbios: str = ""
+    gsp_firmware: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +185,58 @@ class GpuReading:
     unread: tuple[str, ...] = ()
     lost: bool = False
     reset_required: bool = False
-    ecc_mode: EccMode | Unsupported = Unsupported("NotRead")
-    ecc_errors: EccErrors | Unsupported = Unsupported("NotRead")
-    sram_threshold_exceeded: bool | Unsupported = Unsupported("NotRead")
-    remapped_rows: RemappedRows | Unsupported = Unsupported("NotRead")
-    recovery_action: int | Unsupported = Unsupported("NotRead")
-    temperature_c: int | Unsupported = Unsupported("NotRead")
-    power_mw: int | Unsupported = Unsupported("NotRead")
+    recovery_action: int | Unsupported = NOT_READ
+    # Memory.
+    ecc_mode: EccMode | Unsupported = NOT_READ
+    ecc_errors: EccErrors | Unsupported = NOT_READ
+    sram_threshold_exceeded: bool | Unsupported = NOT_READ
+    sram_errors: SramErrors | Unsupported = NOT_READ
+    remapped_rows: RemappedRows | Unsupported = NOT_READ
+    row_spares: RowSpares | Unsupported = NOT_READ
+    retired_pages: RetiredPages | Unsupported = NOT_READ
+    bank_remap: BankRemap | Unsupported = NOT_READ
+    repair: Repair | Unsupported = NOT_READ
+    # Links. `nvlinks` has one state per link: 0 inactive, 1 active, 2 asleep, 3 without traffic.
+    nvlinks: tuple[int, ...] | Unsupported = NOT_READ
+    nvlink_errors: NvLinkErrors | Unsupported = NOT_READ
+    fabric: Fabric | Unsupported = NOT_READ
+    pcie_width: OfMax | Unsupported = NOT_READ
+    pcie_generation: OfMax | Unsupported = NOT_READ
+    pcie_replays: int | Unsupported = NOT_READ
+    # Running conditions.
+    temperature_c: int | Unsupported = NOT_READ
+    memory_temperature_c: int | Unsupported = NOT_READ
+    thermal_margin_c: int | Unsupported = NOT_READ
+    thermal_limits: ThermalLimits | Unsupported = NOT_READ
+    power_mw: int | Unsupported = NOT_READ
+    power_limit: PowerLimit | Unsupported = NOT_READ
+    clock_reasons: int | Unsupported = NOT_READ
+    utilization_pct: int | Unsupported = NOT_READ
+    # Setup and use.
+    inforom_valid: bool | Unsupported = NOT_READ
+    persistence: bool | Unsupported = NOT_READ
+    mig: MigMode | Unsupported = NOT_READ
+    processes: int | Unsupported = NOT_READ
+    memory_used_bytes: int | Unsupported = NOT_READ
+
+    @property
+    def nvlinks_active(self) -> int | None:
+        """Return how many NVLinks carry traffic or sleep; None where that is not known."""
+        if isinstance(self.nvlinks, Unsupported):
+            return None
+        return sum(state in NVLINK_UP for state in self.nvlinks)
+
+
+# Source: nvml.h, NVML_NVLINK_STATE_*; a sleeping link wakes when it is used.
+NVLINK_UP = frozenset({1, 2})
+
+# Names of everything in a GpuReading that may be unknown.
+VALUES = tuple(item.name for item in fields(GpuReading) if item.default is NOT_READ)
+
+
+def unread(why: Unsupported) -> Mapping[str, Unsupported]:
+    """Return the values of a GPU of which nothing can be read."""
+    return dict.fromkeys(VALUES, why)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +244,7 @@ class Reading:
     """One look at one blade. `session_error` is set where NVML could not be used at all.
 
     `pci_gpus` counts the GPUs on the PCI bus, whatever NVML says of them; None: not known.
+    `host` is what the kernel says beside NVML; None: not read.
     """
 
     boot_id: str
@@ -96,22 +254,56 @@ class Reading:
     pci_gpus: int | None = None
     session_error: str = ""
     events_error: str = ""
+    host: "HostReading | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A reading and when it was taken (Unix seconds)."""
+
+    at: float
+    reading: Reading
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that a GPU's driver said at a moment: an XID, mostly. `gpu` is -1 if unknown."""
+    """Something that a GPU's driver said at a moment: an XID, mostly. `gpu` is -1 if unknown.
+
+    Only the kernel log tells the rest (kernel_lines.KernelLine); NVML's events leave it empty.
+
+    Attributes:
+        line: the line, word for word.
+        fatal: what the line says of itself; None where it says nothing.
+        pci: address of the GPU or switch, as the line has it.
+        unit: the part that was struck, e.g. `GPC 2, TPC 1` or `link 9`.
+        subcode: the kind of error, e.g. `NETIR_LINK_DOWN.4`.
+        wanted: value of the Action that the line asks for; empty leaves it to the catalogue.
+        count: how often it was said, where a flood was counted instead of told.
+    """
 
     gpu: int
     uuid: str
     type: int
     data: int
     at: float
+    line: str = ""
+    source: Source = "nvml"
+    fatal: bool | None = None
+    pci: str = ""
+    unit: str = ""
+    subcode: str = ""
+    wanted: str = ""
+    count: int = 1
 
     @property
     def xid(self) -> int | None:
         """Return the XID, or None where the event is of another type."""
         return self.data if self.type == XID_EVENT else None
+
+    @property
+    def sxid(self) -> int | None:
+        """Return the SXID, or None where the event is of another type."""
+        return self.data if self.type == SXID_EVENT else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +317,15 @@ class Unresponsive:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What a probe has that is new: a reading, events, or that there is no answer."""
+    """What a probe has that is new: a reading, events, or that there is no answer.
+
+    `host` comes from the host's probe, which asks no driver and so cannot hang with one.
+    """
 
     reading: Reading | None = None
     events: tuple[Event, ...] = ()
     unresponsive: Unresponsive | None = None
+    host: "HostReading | None" = None
 
 
 class DeviceError(Exception):

@@ -7,13 +7,15 @@ fault stays in the report until one of these is true:
 |------------------------------------------------------|-----------------------------------|
 | the boot ID changed                                  | all but Inspect and Replace       |
 | the driver asked for a GPU's reset and does no more  | Reset, on that GPU                |
+| the operator had the GPU reset after it              | Reset, on that GPU                |
 | 24 hours passed without the event                    | all but Inspect and Replace       |
 | a person released the blade after it                 | all                               |
 | the GPU is no longer in the blade                    | all                               |
-| an XID came that cancels it (162 cancels 163)        | all                               |
+| an event came that cancels it (162 cancels 163)      | all                               |
 
 A reboot inspects nothing, and neither does time. `lastSeen` and `count` let the controllers judge
-by `clearAfter` and by rules with a window, which is why faults outlive both here.
+by `clearAfter` and by rules with a window, which is why faults outlive both here. How new events
+become faults is in ledger.py, what they mean beside each other in escalation.py.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,38 +23,41 @@ from dataclasses import dataclass
 
 from tramontane.api import clock
 from tramontane.api.blade import Action, Fault
-from tramontane.health import catalogue
-from tramontane.health.checks import xid
+from tramontane.health.checks import sxid, xid
 from tramontane.health.device import Event
+from tramontane.health.escalation import DAY_S
+from tramontane.health.ledger import STAYS, Key, Ledger, Scene, key, key_of
 
-KEEP_S = 24 * 3600.0
-# A follower and its cause lie this close together. Source: NVSentinel#1710 (bursts of a crash).
-FOLLOW_S = 60.0
+__all__ = ["NAMES", "Ending", "Key", "Scene", "key", "key_of", "surviving", "with_events"]
 
-_STAYS = frozenset({Action.INSPECT, Action.REPLACE})
+# The checks whose faults begin with events.
+NAMES = frozenset({xid.NAME, sxid.NAME})
 
-Key = tuple[str, str]
-
-
-def key(code: str, uuid: str | None, gpu: int | None) -> Key:
-    """Return what makes two faults the same: the code and the GPU, by UUID where it is known."""
-    return code, uuid or ("" if gpu is None else f"#{gpu}")
-
-
-def key_of(fault: Fault) -> Key:
-    """Return the key of a fault."""
-    return key(fault.code, fault.uuid, fault.gpu)
+KEEP_S = DAY_S
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """What has happened that ends faults."""
+    """What has happened that ends faults.
+
+    `reset` are GPUs that the driver wants reset no more, `repaired_at` when the operator had
+    which of them reset (None: all).
+    """
 
     now: float
     rebooted: bool = False
     reset: frozenset[int] = frozenset()
+    repaired: int | None = None
+    repaired_at: float | None = None
     released_at: float | None = None
     present: frozenset[str] | None = None  # UUIDs in the blade; None: not known
+
+
+def check_of(event: Event) -> str:
+    """Return the name of the check that judges an event; empty for events that none does."""
+    if event.xid is not None:
+        return xid.NAME
+    return "" if event.sxid is None else sxid.NAME
 
 
 def surviving(faults: Iterable[Fault], ending: Ending) -> list[Fault]:
@@ -66,11 +71,17 @@ def _ended(fault: Fault, ending: Ending) -> bool:
         return True
     if ending.present is not None and fault.uuid and fault.uuid not in ending.present:
         return True
-    if fault.action is Action.RESET and fault.gpu in ending.reset:
+    if fault.action is Action.RESET and (fault.gpu in ending.reset or _repaired(fault, ending)):
         return True
-    if fault.action in _STAYS:
+    if fault.action in STAYS:
         return False
     return ending.rebooted or ending.now - last_seen > KEEP_S
+
+
+def _repaired(fault: Fault, ending: Ending) -> bool:
+    if ending.repaired_at is None or _seen_at(fault, ending.now) > ending.repaired_at:
+        return False
+    return ending.repaired is None or ending.repaired == fault.gpu
 
 
 def _seen_at(fault: Fault, otherwise: float) -> float:
@@ -78,63 +89,19 @@ def _seen_at(fault: Fault, otherwise: float) -> float:
 
 
 def with_events(
-    faults: Iterable[Fault], events: Iterable[Event], boot_id: str, uuids: Mapping[int, str]
+    faults: Iterable[Fault],
+    events: Iterable[Event],
+    boot_id: str,
+    uuids: Mapping[int, str],
+    scene: Scene | None = None,
 ) -> list[Fault]:
-    """Return the faults after `events`, in order of their coming.
+    """Return the faults after `events`, in order of their coming. O(events · open faults).
 
     `uuids` names GPUs by index where an event does not: those that are lost cannot be asked.
     """
-    kept = {key_of(fault): fault for fault in faults}
+    ledger = Ledger(boot_id, uuids, scene or Scene())
+    for fault in faults:
+        ledger.keep(fault)
     for event in events:
-        if event.xid is None:
-            continue
-        uuid = event.uuid or uuids.get(event.gpu, "")
-        _cancel(kept, event.xid, uuid, event.gpu)
-        finding = xid.judge(event)
-        if finding is None or _follows(kept, event, uuid):
-            continue
-        same = key(finding.code, uuid, finding.gpu)
-        old = kept.pop(same, None)
-        at = clock.utc(event.at)
-        kept[same] = Fault(
-            code=finding.code,
-            check=xid.NAME,
-            gpu=finding.gpu,
-            uuid=uuid or None,
-            severity=finding.severity,
-            action=finding.action,
-            count=1 if old is None else old.count + 1,
-            first_seen=at if old is None or old.first_seen is None else old.first_seen,
-            last_seen=at,
-            boot_id=boot_id or None,
-            evidence=finding.evidence,
-        )
-        _drop_followers(kept, event, uuid)
-    return list(kept.values())
-
-
-def _cancel(kept: dict[Key, Fault], code: int, uuid: str, gpu: int) -> None:
-    for cancelled in catalogue.CANCELS.get(code, ()):
-        kept.pop(key(xid.code(cancelled), uuid, gpu), None)
-
-
-def _near(fault: Fault, event: Event, uuid: str) -> bool:
-    same_gpu = fault.uuid == uuid if fault.uuid and uuid else fault.gpu == event.gpu
-    return same_gpu and abs(event.at - _seen_at(fault, event.at)) <= FOLLOW_S
-
-
-def _is_follower(fault: Fault) -> bool:
-    return fault.code in {xid.code(code) for code in catalogue.FOLLOWERS}
-
-
-def _follows(kept: Mapping[Key, Fault], event: Event, uuid: str) -> bool:
-    return event.xid in catalogue.FOLLOWERS and any(
-        _near(fault, event, uuid) for fault in kept.values() if not _is_follower(fault)
-    )
-
-
-def _drop_followers(kept: dict[Key, Fault], event: Event, uuid: str) -> None:
-    if event.xid in catalogue.FOLLOWERS:
-        return
-    for same in [k for k, f in kept.items() if _is_follower(f) and _near(f, event, uuid)]:
-        del kept[same]
+        ledger.take(event)
+    return ledger.faults()

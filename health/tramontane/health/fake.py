@@ -9,48 +9,90 @@ where the agent could tell: an XID that asks for a reset comes with recovery act
 import asyncio
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from tramontane.api.blade import Action
 from tramontane.health import catalogue
 from tramontane.health.device import (
     XID_EVENT,
+    BankRemap,
     DeviceError,
     EccErrors,
     EccMode,
     Event,
+    Fabric,
     GpuFacts,
     GpuReading,
+    MigMode,
+    NvLinkErrors,
+    OfMax,
+    PowerLimit,
     Reading,
     RemappedRows,
+    Repair,
+    RetiredPages,
+    RowSpares,
+    SramErrors,
+    ThermalLimits,
     Unresponsive,
     Unsupported,
     Update,
+    unread,
 )
+from tramontane.health.host import HostReading, Port
 
 _RECOVERY = {Action.RESET: 1, Action.REBOOT: 2}
 _LOST = Unsupported("GpuIsLost")
-_VALUES = (
-    "ecc_mode",
-    "ecc_errors",
+# What wears out, and what a reset changes nothing of.
+_WORN = (
     "sram_threshold_exceeded",
+    "sram_errors",
     "remapped_rows",
-    "recovery_action",
-    "temperature_c",
-    "power_mw",
+    "row_spares",
+    "retired_pages",
+    "bank_remap",
 )
-# All healthy GPUs of all blades share these.
-_HEALTHY: dict[str, Any] = {
-    "ecc_mode": EccMode(current=True, pending=True),
-    "ecc_errors": EccErrors(),
-    "sram_threshold_exceeded": False,
-    "remapped_rows": RemappedRows(),
-    "recovery_action": 0,
-    "temperature_c": 41,
-    "power_mw": 118_000,
-}
+# All healthy GPUs of all blades share these. Tests hold that every value is among them.
+HEALTHY: Mapping[str, Any] = MappingProxyType(
+    {
+        "recovery_action": 0,
+        "ecc_mode": EccMode(current=True, pending=True),
+        "ecc_errors": EccErrors(),
+        "sram_threshold_exceeded": False,
+        "sram_errors": SramErrors(),
+        "remapped_rows": RemappedRows(),
+        "row_spares": RowSpares(max=640),
+        "retired_pages": RetiredPages(),
+        "bank_remap": BankRemap(),
+        "repair": Repair(),
+        "nvlinks": (1,) * 18,
+        "nvlink_errors": NvLinkErrors(*((0,) * 18,) * 4),
+        "fabric": Fabric(state=3, summary=1),
+        "pcie_width": OfMax(16, 16),
+        "pcie_generation": OfMax(5, 5),
+        "pcie_replays": 0,
+        "temperature_c": 41,
+        "memory_temperature_c": 47,
+        "thermal_margin_c": 46,
+        "thermal_limits": ThermalLimits(gpu_max_c=87, memory_max_c=95),
+        "power_mw": 118_000,
+        "power_limit": PowerLimit(enforced_mw=700_000, default_mw=700_000),
+        "clock_reasons": 0x1,
+        "utilization_pct": 0,
+        "inforom_valid": True,
+        "persistence": True,
+        "mig": MigMode(),
+        "processes": 0,
+        "memory_used_bytes": 0,
+    }
+)
+
+
+# All healthy blades share these: one adapter per GPU, as in the boxes of eight.
+_PORTS = tuple(Port(f"mlx5_{n}", 1, "InfiniBand", "ACTIVE", "LinkUp", 400) for n in range(8))
 
 
 class FakeDevice:
@@ -78,9 +120,17 @@ class FakeDevice:
                 GpuReading(
                     index=index,
                     facts=_facts(name, index, product, memory_bytes),
-                    **_HEALTHY,
+                    **HEALTHY,
                 )
                 for index in range(gpus)
+            ),
+            host=HostReading(
+                boot_id=self._boot_id(),
+                ports=_PORTS,
+                nvme=8,
+                memory_bytes=2 << 40,
+                clocksource="tsc",
+                pci_gpus=gpus,
             ),
         )
         self._facts = tuple(gpu.facts for gpu in self._reading.gpus)
@@ -153,7 +203,7 @@ class FakeDevice:
     def lose(self, gpu: int) -> None:
         """Let one GPU fall off the bus: XID 79, and no call about it succeeds any more."""
         self.xid(gpu, 79)
-        self.set(gpu, lost=True, **dict.fromkeys(_VALUES, _LOST))
+        self.set(gpu, lost=True, **unread(_LOST))
 
     def hang(self, strikes: int = 1) -> None:
         """Let the library give no answer, until `heal` or a reboot."""
@@ -168,17 +218,22 @@ class FakeDevice:
         """Reset one GPU: pending things take effect, volatile counts begin anew."""
         old = self._reading.gpus[gpu]
         if not old.lost:  # what fell off the bus does not hear a reset
-            self.set(gpu, reset_required=False, **_HEALTHY)
+            self.set(gpu, reset_required=False, **_anew(old))
 
     def reboot(self) -> None:
         """Reboot the blade: every GPU is back; what only new hardware ends goes on."""
-        self._start_anew(tuple(_after_reboot(gpu) for gpu in self._reading.gpus))
+        self._start_anew(
+            tuple(
+                GpuReading(index=gpu.index, facts=gpu.facts, **_anew(gpu))
+                for gpu in self._reading.gpus
+            )
+        )
 
     def heal(self) -> None:
         """Repair the blade as a technician does: whole again, and powered off meanwhile."""
         self._start_anew(
             tuple(
-                GpuReading(index=index, facts=facts, **_HEALTHY)
+                GpuReading(index=index, facts=facts, **HEALTHY)
                 for index, facts in enumerate(self._facts)
             )
         )
@@ -186,7 +241,13 @@ class FakeDevice:
     def _start_anew(self, gpus: tuple[GpuReading, ...]) -> None:
         self._boots += 1
         self._strikes = 0
-        self._become(boot_id=self._boot_id(), session_error="", gpus=gpus)
+        host = self._reading.host
+        self._become(
+            boot_id=self._boot_id(),
+            session_error="",
+            gpus=gpus,
+            host=host and replace(host, boot_id=self._boot_id()),
+        )
 
     def _become(self, **changes: Any) -> None:
         self._reading = replace(self._reading, **changes)
@@ -196,13 +257,17 @@ class FakeDevice:
         return str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{self.name}/boot/{self._boots}"))
 
 
-def _after_reboot(gpu: GpuReading) -> GpuReading:
-    values = dict(_HEALTHY)
-    if isinstance(gpu.remapped_rows, RemappedRows):
-        values["remapped_rows"] = replace(gpu.remapped_rows, pending=False)
-    if gpu.sram_threshold_exceeded is True:
-        values["sram_threshold_exceeded"] = True
-    return GpuReading(index=gpu.index, facts=gpu.facts, **values)
+def _anew(gpu: GpuReading) -> dict[str, Any]:
+    """Return a GPU's values after a reset: what only new hardware ends is as it was."""
+    values = dict(HEALTHY)
+    for name in _WORN:
+        old = getattr(gpu, name)
+        if not isinstance(old, Unsupported):
+            values[name] = old
+    for name in ("remapped_rows", "retired_pages", "bank_remap"):
+        if not isinstance(values[name], Unsupported):
+            values[name] = replace(values[name], pending=False)
+    return values
 
 
 def _facts(name: str, index: int, product: str, memory_bytes: int) -> GpuFacts:
@@ -213,4 +278,5 @@ def _facts(name: str, index: int, product: str, memory_bytes: int) -> GpuFacts:
         product=product,
         memory_bytes=memory_bytes,
         vbios="96.00.A5.00.01",
+        gsp_firmware="580.95.05",
     )

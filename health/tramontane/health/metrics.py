@@ -1,126 +1,195 @@
-"""Export what the agent sees, per GPU, for Prometheus.
+"""Export what the agent sees, for Prometheus: at most 200 lines per scrape of eight healthy GPUs.
+
+One process serves one blade, so the blade's name is the scrape target's, not a label. A GPU is
+named by its index; what else it is called stands in `tramontane_gpu_info` alone. What is wrong
+has a series while it is wrong, what was counted has one from the first time, and a value that
+could not be read has none; `tramontane_agent_check_unknown` says which checks are blind.
 
 XIDs are counters by code, one per GPU: a gauge of the last one hides a 62 behind the 45 that
-follows it (DCGM#235) and hides repeats (dcgm-exporter#500). A value that cannot be read has no
-sample; `tramontane_agent_check_unknown` says which checks are blind.
+follows it (DCGM#235) and hides repeats (dcgm-exporter#500). NVML and the kernel log tell most of
+them both; the larger of the two counts is exported.
 
-One process serves one blade: the blade's name is the scrape target's, not a label.
+The latest reading is kept as it is and turned into series when somebody asks for them.
 """
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable, Iterator
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import (
+    GC_COLLECTOR,
+    PLATFORM_COLLECTOR,
+    PROCESS_COLLECTOR,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    disable_created_metrics,
+)
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from tramontane.api.blade import Report
-from tramontane.health.device import GpuReading, Unsupported, Update
+from tramontane.health import series, sources
+from tramontane.health.device import Event, Reading, Update
+from tramontane.health.host import HostReading
+from tramontane.health.throttle import Throttle
+from tramontane.kube import metrics as kube
 
-_GPU = ("gpu", "uuid")
 # The budget is 1 s from the event to the report.
-_LATENCIES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 30.0)
+_LATENCIES = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 30.0)
+# An agent has no informers and no queues; durations are the API server's to export.
+_NOT_OURS = (
+    PROCESS_COLLECTOR,
+    PLATFORM_COLLECTOR,
+    GC_COLLECTOR,
+    kube.REQUEST_SECONDS,
+    kube.RELISTS,
+    kube.WATCH_EVENTS,
+    kube.WATCH_ENDS,
+    kube.UNDECODABLE,
+    kube.OBJECTS,
+    kube.QUEUE_DEPTH,
+    kube.RECONCILE_SECONDS,
+    kube.LEADER,
+    kube.EVENTS_DROPPED,
+)
+_OF_THE_PROCESS = frozenset({"process_resident_memory_bytes", "process_cpu_seconds"})
 
 
-class Metrics:
-    """The metrics of one agent; `saw`, `reports` and `wrote` are called as things happen."""
+class Metrics(Collector):
+    """The metrics of one agent; `saw`, `reports` and `wrote` are called as things happen.
+
+    Args:
+        registry: where they go; None: this process's, which then loses all that an agent's
+            scrape has no room for.
+        clock: wall clock (Unix seconds), as events have it.
+        timer: clock for durations (s), which nobody sets.
+    """
 
     def __init__(
-        self, registry: CollectorRegistry = REGISTRY, clock: Callable[[], float] = time.time
+        self,
+        registry: CollectorRegistry | None = None,
+        clock: Callable[[], float] = time.time,
+        timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
+        self._timer = timer
+        self._started_at = clock()
+        self._reading: Reading | None = None
+        self._host: HostReading | None = None
+        self._report: Report | None = None
+        self._strikes = 0
+        self._throttle = Throttle()
+        self._slots: dict[str, sources.Gpu] = {}
+        self._events: Tally[tuple[str, str, str]] = Tally()  # source, GPU, XID
+        self._switch_events: Tally[str] = Tally()
         self._event_at: float | None = None
-
-        def gauge(name: str, text: str, labels: tuple[str, ...] = _GPU) -> Gauge:
-            return Gauge(f"tramontane_{name}", text, labels, registry=registry)
-
-        self._temperature = gauge("gpu_temperature_celsius", "Temperature of the GPU.")
-        self._power = gauge("gpu_power_watts", "Power that the GPU draws.")
-        self._ecc = gauge(
-            "gpu_ecc_errors",
-            "Memory errors, by kind and by what resets the count.",
-            (*_GPU, "kind", "counter"),
-        )
-        self._rows = gauge("gpu_remapped_rows", "Memory rows remapped, by cause.", (*_GPU, "cause"))
-        self._recovery = gauge("gpu_recovery_action", "What the driver asks for; 0 is nothing.")
-        self._lost = gauge("gpu_lost", "1 while the GPU does not answer.")
-        self._gpus = gauge("gpu_count", "GPUs that NVML shows.", ())
-        self._xids = Counter(
-            "tramontane_gpu_xid_total", "XID events.", (*_GPU, "xid"), registry=registry
-        )
-        self._faults = gauge(
-            "gpu_fault",
-            "1 per open fault; gpu is empty for the blade's.",
-            (*_GPU, "code", "severity"),
-        )
-        self._unknown = gauge("agent_check_unknown", "1 per check that cannot run.", ("check",))
-        self._strikes = gauge("agent_nvml_strikes", "Probes in a row without an answer.", ())
+        self._due_since: float | None = None
+        self._open: frozenset[tuple[str, int | None]] = frozenset()
+        if registry is None:
+            registry = REGISTRY
+            _make_room()
         self._writes = Counter(
-            "tramontane_agent_reports_total", "Reports written.", registry=registry
+            "tramontane_agent_reports_total",
+            "Reports that the API server has taken.",
+            registry=registry,
         )
         self._latency = Histogram(
             "tramontane_agent_event_to_report_seconds",
-            "Time from the newest event to the report that carries it.",
+            "Time from an event to the report that has its fault.",
             buckets=_LATENCIES,
             registry=registry,
         )
+        registry.register(self)
 
     def saw(self, update: Update) -> None:
-        """Take over an update from the probe."""
+        """Take over an update from a probe."""
+        if update.reading is not None:
+            self._reading, self._strikes = update.reading, 0
+            self._slots = sources.addresses(None, update.reading) or self._slots
+            self._throttle.see(update.reading.gpus, self._timer())
+        if update.unresponsive is not None:
+            self._reading, self._strikes = None, update.unresponsive.strikes
+            self._throttle.see((), self._timer())
+        if update.host is not None:
+            self._host = update.host
         for event in update.events:
-            if event.xid is not None:
-                gpu = "" if event.gpu < 0 else str(event.gpu)
-                self._xids.labels(gpu, event.uuid, event.xid).inc()
-            self._event_at = event.at
-        self._strikes.set(0 if update.unresponsive is None else update.unresponsive.strikes)
-        if update.reading is None:
-            return
-        self._gpus.set(len(update.reading.gpus))
-        for each in (
-            self._temperature,
-            self._power,
-            self._ecc,
-            self._rows,
-            self._recovery,
-            self._lost,
-        ):
-            each.clear()
-        for reading in update.reading.gpus:
-            self._gpu(reading)
+            self._count(sources.located(event, self._slots))
 
-    def _gpu(self, gpu: GpuReading) -> None:
-        who = (str(gpu.index), gpu.facts.uuid)
-        self._lost.labels(*who).set(gpu.lost)
-        if not isinstance(gpu.temperature_c, Unsupported):
-            self._temperature.labels(*who).set(gpu.temperature_c)
-        if not isinstance(gpu.power_mw, Unsupported):
-            self._power.labels(*who).set(gpu.power_mw / 1000)
-        if not isinstance(gpu.recovery_action, Unsupported):
-            self._recovery.labels(*who).set(gpu.recovery_action)
-        if not isinstance(gpu.remapped_rows, Unsupported):
-            self._rows.labels(*who, "correctable").set(gpu.remapped_rows.corrected)
-            self._rows.labels(*who, "uncorrectable").set(gpu.remapped_rows.uncorrected)
-        if not isinstance(gpu.ecc_errors, Unsupported):
-            errors = gpu.ecc_errors
-            for kind, counter, value in (
-                ("corrected", "volatile", errors.volatile_corrected),
-                ("uncorrected", "volatile", errors.volatile_uncorrected),
-                ("corrected", "aggregate", errors.aggregate_corrected),
-                ("uncorrected", "aggregate", errors.aggregate_uncorrected),
-            ):
-                self._ecc.labels(*who, kind, counter).set(value)
+    def _count(self, event: Event) -> None:
+        if event.xid is not None:
+            gpu = "" if event.gpu < 0 else str(event.gpu)
+            self._events[event.source, gpu, str(event.xid)] += event.count
+        elif event.sxid is not None:
+            self._switch_events[str(event.sxid)] += event.count
+        if event.at >= self._started_at:  # the kernel log also tells of long ago
+            self._event_at = event.at
 
     def reports(self, report: Report) -> None:
-        """Take over the report as it now is, written or not."""
-        self._faults.clear()
-        for fault in report.faults:
-            gpu = "" if fault.gpu is None else str(fault.gpu)
-            self._faults.labels(gpu, fault.uuid or "", fault.code, fault.severity.value).set(1)
-        self._unknown.clear()
-        for check in report.checks.unknown:
-            self._unknown.labels(check).set(1)
+        """Take over the report as it now is, written or not.
+
+        An event that opened no fault is not waited for: nothing has to be written for it.
+        """
+        self._report = report
+        now_open = frozenset((fault.code, fault.gpu) for fault in report.faults)
+        if now_open - self._open and self._event_at is not None:
+            self._due_since = self._event_at
+        self._event_at = None
+        self._open = now_open
 
     def wrote(self, _report: Report) -> None:
         """Count a report that the API server has taken."""
         self._writes.inc()
-        if self._event_at is not None:
-            self._latency.observe(max(0.0, self._clock() - self._event_at))
-            self._event_at = None
+        if self._due_since is not None:
+            self._latency.observe(max(0.0, self._clock() - self._due_since))
+            self._due_since = None
+
+    def describe(self) -> Iterable[Metric]:
+        """Return nothing: the registry need not read the blade to know our names."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Return everything that there is to say now. O(GPUs · series)."""
+        if self._reading is not None:
+            yield from series.of_gpus(self._reading.gpus)
+        yield self._throttle.family(self._timer())
+        yield self._xids()
+        if self._switch_events:
+            yield _switch_family(self._switch_events)
+        yield from series.of_host(self._host)
+        yield from series.of_agent(self._reading, self._report, self._strikes)
+        yield from (
+            family for family in PROCESS_COLLECTOR.collect() if family.name in _OF_THE_PROCESS
+        )
+
+    def _xids(self) -> Metric:
+        most: dict[tuple[str, str], int] = {}
+        for (_, gpu, xid), count in self._events.items():
+            most[gpu, xid] = max(most.get((gpu, xid), 0), count)
+        family = CounterMetricFamily(
+            "tramontane_gpu_xid_errors",
+            "XIDs by code; gpu is empty where the line did not tell.",
+            labels=("gpu", "xid"),
+        )
+        for labels, count in sorted(most.items()):
+            family.add_metric(labels, count)
+        return family
+
+
+def _switch_family(counts: Tally[str]) -> Metric:
+    family = CounterMetricFamily(
+        "tramontane_switch_sxid_errors", "SXIDs of NVSwitches by code.", labels=("sxid",)
+    )
+    for code, count in sorted(counts.items()):
+        family.add_metric((code,), count)
+    return family
+
+
+def _make_room() -> None:
+    """Take out of this process's registry what an agent's scrape has no room for."""
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
+    for collector in _NOT_OURS:
+        with contextlib.suppress(KeyError):  # it is out already
+            REGISTRY.unregister(collector)

@@ -1,12 +1,8 @@
-"""Read a blade through NVML. The only module that imports pynvml, and only the child imports it.
+"""Read a blade through NVML: one session, its GPUs, its events.
 
-How NVML's errors are taken:
-
-| error                                            | means                                      |
-|--------------------------------------------------|--------------------------------------------|
-| GpuIsLost, ResetRequired                         | a finding of its own, at once              |
-| Uninitialized, DriverNotLoaded, LibRmVersion…    | the session is of no use: DeviceError      |
-| NotSupported, FunctionNotFound, NoPermission, …  | this value is unknown: Unsupported(name)   |
+What NVML's errors mean is told in nvml_calls.py, what is read how often in nvml_values.py. A GPU
+that is lost is asked nothing more in that reading; one that came back, from a reset or from the
+lost, is asked everything anew.
 
 pynvml looks for `libnvidia-ml.so.1` and nothing else; a library of another path is loaded first.
 """
@@ -14,73 +10,82 @@ pynvml looks for `libnvidia-ml.so.1` and nothing else; a library of another path
 import ctypes
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pynvml
 
-from tramontane.health import pci
+from tramontane.health import nvml_values, pci
 from tramontane.health.device import (
     RECOVERY_ACTION_EVENT,
     XID_EVENT,
     DeviceError,
-    EccErrors,
-    EccMode,
     Event,
     GpuFacts,
     GpuReading,
     Reading,
-    RemappedRows,
     Unsupported,
+    unread,
 )
+from tramontane.health.nvml_calls import Target, ask, error_name, text
 
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 
-_SESSION_ERRORS = frozenset({"Uninitialized", "DriverNotLoaded", "LibRmVersionMismatch"})
 # One wait hands over at most this many: a flood of XIDs must not keep the state from being read.
 _MAX_BATCH = 256
 _WAIT_ERROR_PAUSE_S = 0.2
 
-T = TypeVar("T")
-
-
-def _error_name(error: Exception) -> str:
-    """Return NVML's word for an error: `NVMLError_GpuIsLost` → `GpuIsLost`."""
-    return type(error).__name__.removeprefix("NVMLError_")
-
-
-def _ask(call: Callable[[], T]) -> T | Unsupported:
-    """Return what `call` returns, or why it does not.
-
-    Raises:
-        DeviceError: the error concerns the whole session.
-    """
-    try:
-        return call()
-    except pynvml.NVMLError as error:
-        name = _error_name(error)
-        if name in _SESSION_ERRORS:
-            raise DeviceError(name) from error
-        return Unsupported(name)
-
 
 @dataclass(slots=True)
 class _Gpu:
-    """What the session keeps of one GPU; `handle` is None while NVML gives none."""
+    """What the session keeps of one GPU; `target` is None while NVML gives no handle.
+
+    `values` are the last answers, `due` says per tier when they must be had anew.
+    """
 
     index: int
-    handle: Any = None
+    target: Target | None = None
     facts: GpuFacts | None = None
+    facts_due: float = 0.0
     unread: tuple[str, ...] = ()
+    values: dict[str, Any] = field(default_factory=dict)
+    due: dict[int, float] = field(default_factory=dict)
+
+    def forget(self) -> None:
+        """Have everything asked anew the next time."""
+        self.due.clear()
+        self.facts_due = 0.0
 
 
 class NvmlDevice:
-    """One NVML session. Opened, read and closed by one thread."""
+    """One NVML session. Opened, read and closed by one thread.
 
-    def __init__(self, library: str | None = None, boot_id_file: Path = BOOT_ID_FILE) -> None:
+    Args:
+        library: path of the NVML library; None: what the linker finds.
+        boot_id_file: where the kernel says which boot this is.
+        often_s: how old an answer may be that only a rate rule wants.
+        seldom_s: how old an answer may be that is expensive, or changes by hand only.
+        clock: monotonic clock.
+    """
+
+    def __init__(
+        self,
+        library: str | None = None,
+        boot_id_file: Path = BOOT_ID_FILE,
+        *,
+        often_s: float = nvml_values.OFTEN_S,
+        seldom_s: float = nvml_values.SELDOM_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._library = library
         self._boot_id_file = boot_id_file
+        self._tiers = nvml_values.tiers(often_s, seldom_s)
+        self._often_s, self._seldom_s = often_s, seldom_s
+        self._clock = clock
+        self._pci_gpus: int | None = None
+        self._pci_due = 0.0
         self._gpus: list[_Gpu] = []
         self._by_address: dict[int, _Gpu] = {}
         self._event_set: Any = None
@@ -96,38 +101,38 @@ class NvmlDevice:
         except OSError as error:
             raise DeviceError("LibraryNotFound") from error
         except pynvml.NVMLError as error:
-            raise DeviceError(_error_name(error)) from error
+            raise DeviceError(error_name(error)) from error
         self._open = True
         try:
             self._start_session()
         except pynvml.NVMLError as error:
             self.close()
-            raise DeviceError(_error_name(error)) from error
+            raise DeviceError(error_name(error)) from error
 
     def _start_session(self) -> None:
         self._gpus = [_Gpu(index) for index in range(pynvml.nvmlDeviceGetCount())]
         self._by_address = {}
-        event_set = _ask(pynvml.nvmlEventSetCreate)
+        event_set = ask(pynvml.nvmlEventSetCreate)
         self._events_error = event_set.error if isinstance(event_set, Unsupported) else ""
         self._event_set = None if self._events_error else event_set
         for gpu in self._gpus:
             self._take_handle(gpu)
 
     def _take_handle(self, gpu: _Gpu) -> Unsupported | None:
-        handle = _ask(lambda: pynvml.nvmlDeviceGetHandleByIndex(gpu.index))
+        handle = ask(lambda: pynvml.nvmlDeviceGetHandleByIndex(gpu.index))
         if isinstance(handle, Unsupported):
             return handle
-        gpu.handle = handle
+        gpu.target = Target(handle)
         self._by_address[_address(handle)] = gpu
         if self._event_set is not None:
-            registered = _ask(lambda: self._register(handle))
+            registered = ask(lambda: self._register(handle))
             if isinstance(registered, Unsupported):
                 self._events_error = registered.error
         return None
 
     def _register(self, handle: Any) -> None:
         wanted = XID_EVENT | RECOVERY_ACTION_EVENT
-        supported = _ask(lambda: pynvml.nvmlDeviceGetSupportedEventTypes(handle))
+        supported = ask(lambda: pynvml.nvmlDeviceGetSupportedEventTypes(handle))
         mask = XID_EVENT if isinstance(supported, Unsupported) else supported & wanted
         pynvml.nvmlDeviceRegisterEvents(handle, mask, self._event_set)
 
@@ -142,47 +147,65 @@ class NvmlDevice:
         _ignoring(pynvml.nvmlShutdown)
 
     def read(self) -> Reading:
-        """Return one look at every GPU; the facts of a GPU are asked for only once."""
-        if _ask(pynvml.nvmlDeviceGetCount) != len(self._gpus):
+        """Return one look at every GPU; some answers may be a minute old."""
+        if ask(pynvml.nvmlDeviceGetCount) != len(self._gpus):
             self.close()
             self.open()
+        now = self._clock()
+        if now >= self._pci_due:
+            self._pci_gpus, self._pci_due = pci.count_gpus(), now + self._often_s
         return Reading(
             boot_id=self._boot_id_file.read_text().strip(),
-            driver=_text(_ask(pynvml.nvmlSystemGetDriverVersion)),
-            cuda=_cuda(_ask(pynvml.nvmlSystemGetCudaDriverVersion_v2)),
-            gpus=tuple(self._read_gpu(gpu) for gpu in self._gpus),
-            pci_gpus=pci.count_gpus(),
+            driver=text(ask(pynvml.nvmlSystemGetDriverVersion)),
+            cuda=_cuda(ask(pynvml.nvmlSystemGetCudaDriverVersion_v2)),
+            gpus=tuple(self._read_gpu(gpu, now) for gpu in self._gpus),
+            pci_gpus=self._pci_gpus,
             events_error=self._events_error,
         )
 
-    def _read_gpu(self, gpu: _Gpu) -> GpuReading:
-        if gpu.handle is None and (refused := self._take_handle(gpu)) is not None:
-            return _without_values(gpu, refused)
-        handle = gpu.handle
-        if gpu.facts is None:
-            gpu.facts, gpu.unread = _facts(handle)
-        values: dict[str, Any] = {
-            "ecc_mode": _ask(lambda: _ecc_mode(handle)),
-            "ecc_errors": _ask(lambda: _ecc_errors(handle)),
-            "sram_threshold_exceeded": _ask(lambda: _sram_threshold_exceeded(handle)),
-            "remapped_rows": _ask(lambda: _remapped_rows(handle)),
-            "recovery_action": _ask(lambda: _recovery_action(handle)),
-            "temperature_c": _ask(lambda: pynvml.nvmlDeviceGetTemperature(handle, 0)),
-            "power_mw": _ask(lambda: pynvml.nvmlDeviceGetPowerUsage(handle)),
-        }
-        errors = {value.error for value in values.values() if isinstance(value, Unsupported)}
-        reading = GpuReading(
+    def _read_gpu(self, gpu: _Gpu, now: float) -> GpuReading:
+        refused = None if gpu.target is not None else self._take_handle(gpu)
+        if gpu.target is None:
+            return _without_values(gpu, refused or Unsupported("NoHandle"))
+        if gpu.facts is None or now >= gpu.facts_due:
+            self._ask_facts(gpu, gpu.target, now)
+        errors = self._ask_values(gpu, gpu.target, now)
+        lost, reset_required = "GpuIsLost" in errors, "ResetRequired" in errors
+        if lost or reset_required:
+            gpu.forget()
+        return GpuReading(
             index=gpu.index,
-            facts=gpu.facts,
+            facts=gpu.facts or GpuFacts(),
             unread=gpu.unread,
-            lost="GpuIsLost" in errors,
-            reset_required="ResetRequired" in errors,
-            **values,
+            lost=lost,
+            reset_required=reset_required,
+            **(unread(Unsupported("GpuIsLost")) if lost else gpu.values),
         )
-        if reading.lost or reading.reset_required:
-            # What was asked while the GPU was going is no fact; ask again when it is back.
-            gpu.facts = gpu.facts if gpu.facts.uuid else None
-        return reading
+
+    def _ask_facts(self, gpu: _Gpu, target: Target, now: float) -> None:
+        facts, unread_facts = nvml_values.facts(target.handle)
+        if facts.uuid:  # else it is just going, and what is known of it holds
+            gpu.facts, gpu.unread, gpu.facts_due = facts, unread_facts, now + self._seldom_s
+
+    def _ask_values(self, gpu: _Gpu, target: Target, now: float) -> set[str]:
+        """Ask for what is due and return the errors, stopping where the GPU is lost."""
+        errors: set[str] = set()
+        wanted_recovery = gpu.values.get("recovery_action")
+        for number, tier in enumerate(self._tiers):
+            if now < gpu.due.get(number, now):
+                continue
+            # Spread at first, so that the expensive answers do not all fall due together.
+            share = 1.0 if number in gpu.due else (gpu.index + 1) / len(self._gpus)
+            gpu.due[number] = now + tier.every_s * share
+            for name, value in tier.values.items():
+                answer = gpu.values[name] = ask(partial(value, target))
+                if isinstance(answer, Unsupported):
+                    errors.add(answer.error)
+                    if answer.error == "GpuIsLost":
+                        return errors
+            if number == 0 and wanted_recovery and gpu.values["recovery_action"] == 0:
+                gpu.forget()  # it was reset, or will be no more: nothing older counts
+        return errors
 
     def wait(self, timeout_s: float) -> tuple[Event, ...]:
         """Return the events of the next `timeout_s`, as soon as there is one."""
@@ -195,7 +218,7 @@ class NvmlDevice:
             try:
                 data = pynvml.nvmlEventSetWait_v2(self._event_set, 0 if events else wait_ms)
             except pynvml.NVMLError as error:
-                name = _error_name(error)
+                name = error_name(error)
                 self._events_error = "" if name == "Timeout" else name
                 if self._events_error and not events:
                     time.sleep(min(timeout_s, _WAIT_ERROR_PAUSE_S))
@@ -225,12 +248,6 @@ def _ignoring(call: Callable[[], object]) -> None:
         return
 
 
-def _text(value: str | bytes | Unsupported) -> str:
-    if isinstance(value, Unsupported):
-        return ""
-    return value.decode() if isinstance(value, bytes) else value
-
-
 def _cuda(version: int | Unsupported) -> str:
     if isinstance(version, Unsupported):
         return ""
@@ -244,70 +261,5 @@ def _without_values(gpu: _Gpu, why: Unsupported) -> GpuReading:
         unread=gpu.unread,
         lost=why.error == "GpuIsLost",
         reset_required=why.error == "ResetRequired",
-        ecc_mode=why,
-        ecc_errors=why,
-        sram_threshold_exceeded=why,
-        remapped_rows=why,
-        recovery_action=why,
-        temperature_c=why,
-        power_mw=why,
+        **unread(why),
     )
-
-
-def _facts(handle: Any) -> tuple[GpuFacts, tuple[str, ...]]:
-    answers: dict[str, Any] = {
-        "uuid": _ask(lambda: pynvml.nvmlDeviceGetUUID(handle)),
-        "serial": _ask(lambda: pynvml.nvmlDeviceGetSerial(handle)),
-        "pci_bus_id": _ask(lambda: pynvml.nvmlDeviceGetPciInfo(handle).busId),
-        "product": _ask(lambda: pynvml.nvmlDeviceGetName(handle)),
-        "memory_bytes": _ask(lambda: pynvml.nvmlDeviceGetMemoryInfo(handle).total),
-        "vbios": _ask(lambda: pynvml.nvmlDeviceGetVbiosVersion(handle)),
-    }
-    unread = tuple(name for name, answer in answers.items() if isinstance(answer, Unsupported))
-    known: dict[str, Any] = {
-        name: _text(answer) if isinstance(answer, bytes) else answer
-        for name, answer in answers.items()
-        if name not in unread
-    }
-    return GpuFacts(**known), unread
-
-
-def _ecc_mode(handle: Any) -> EccMode:
-    current, pending = pynvml.nvmlDeviceGetEccMode(handle)
-    return EccMode(bool(current), bool(pending))
-
-
-def _ecc_errors(handle: Any) -> EccErrors:
-    def total(kind: int, counter: int) -> int:
-        count: int = pynvml.nvmlDeviceGetTotalEccErrors(handle, kind, counter)
-        return count
-
-    corrected, uncorrected = (
-        pynvml.NVML_MEMORY_ERROR_TYPE_CORRECTED,
-        pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED,
-    )
-    return EccErrors(
-        volatile_corrected=total(corrected, pynvml.NVML_VOLATILE_ECC),
-        volatile_uncorrected=total(uncorrected, pynvml.NVML_VOLATILE_ECC),
-        aggregate_corrected=total(corrected, pynvml.NVML_AGGREGATE_ECC),
-        aggregate_uncorrected=total(uncorrected, pynvml.NVML_AGGREGATE_ECC),
-    )
-
-
-def _sram_threshold_exceeded(handle: Any) -> bool:
-    status = pynvml.c_nvmlEccSramErrorStatus_v1_t()
-    pynvml.nvmlDeviceGetSramEccErrorStatus(handle, ctypes.byref(status))
-    return bool(status.bThresholdExceeded)
-
-
-def _remapped_rows(handle: Any) -> RemappedRows:
-    corrected, uncorrected, pending, failure = pynvml.nvmlDeviceGetRemappedRows(handle)
-    return RemappedRows(corrected, uncorrected, bool(pending), bool(failure))
-
-
-def _recovery_action(handle: Any) -> int:
-    (item,) = pynvml.nvmlDeviceGetFieldValues(handle, [pynvml.NVML_FI_DEV_GET_GPU_RECOVERY_ACTION])
-    if item.nvmlReturn != pynvml.NVML_SUCCESS:  # the call succeeds although the field does not
-        raise pynvml.NVMLError(item.nvmlReturn)
-    action: int = item.value.uiVal
-    return action

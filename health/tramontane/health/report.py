@@ -6,29 +6,52 @@ that is how nothing is forgotten. Faults are of two sorts:
 * **states** (every check but `xid`) are listed while they last. `lastSeen` is when their evidence
   last changed, not when somebody last looked: looking is no reason to write. Where a check is
   blind (value unsupported, GPU lost, NVML silent), an open fault stays: unknown clears nothing;
-* **events** (`xid`) begin and do not end; events.py has the rules.
+* **events** (`xid`, `sxid`) begin and do not end; events.py has the rules.
+
+Of more than 32 faults the worst are kept.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from tramontane.api import clock
 from tramontane.api.blade import (
     MAX_FAULTS,
-    AgentInfo,
+    Action,
+    BladeRepair,
     Checks,
     Fault,
-    GpuInventory,
     Report,
     Severity,
 )
-from tramontane.health import checks, events
+from tramontane.health import checks, events, ledger, shown
 from tramontane.health.checks import count, recovery_action, session, xid
 from tramontane.health.checks.base import Finding, Outcome, Past
-from tramontane.health.device import Event, GpuFacts, Reading, Unresponsive, Unsupported
+from tramontane.health.device import (
+    Event,
+    GpuReading,
+    Reading,
+    Sample,
+    Unresponsive,
+    Unsupported,
+)
 
 MAX_EVIDENCE = 160
+# Why there is no session while the library does not answer.
+_SILENT = "Unresponsive"
+# States that last until the GPU's reset, and not longer.
+# Source: NVML: rows and pages are pending, volatile errors counted, until the GPU is reset.
+_ENDED_BY_RESET = frozenset(
+    {
+        "bank-remap-pending",
+        "channel-repair-pending",
+        "ecc-uncorrected",
+        "retired-pages-pending",
+        "row-remap-pending",
+        "tpc-repair-pending",
+    }
+)
 
 _WORST_FIRST = (
     Severity.FATAL,
@@ -41,13 +64,22 @@ _WORST_FIRST = (
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the agent knows now. `events` are those since the previous report."""
+    """What the agent knows now.
+
+    Attributes:
+        events: those since the previous report.
+        previous: readings before this one, oldest first (window.py); none after the agent's start.
+        released_at: when a person released the blade.
+        repair: what the operator did about a fault, from Blade.status.
+    """
 
     reading: Reading | None = None
     unresponsive: Unresponsive | None = None
     events: tuple[Event, ...] = ()
     released_at: float | None = None
     disabled: frozenset[str] = frozenset()
+    previous: tuple[Sample, ...] = ()
+    repair: BladeRepair | None = None
 
 
 class Urgency(Enum):
@@ -65,7 +97,7 @@ def fold(previous: Report | None, seen: Seen, now: float, version: str) -> Repor
     """
     old = previous or Report()
     boot_id = _boot_id(seen) or old.agent.boot_id or ""
-    outcomes = _outcomes(old, seen)
+    outcomes = _outcomes(old, seen, now)
     uuids = _uuids(old, seen.reading)
 
     # 1. States: what the checks find, with the times that the previous report knows.
@@ -85,25 +117,29 @@ def fold(previous: Report | None, seen: Seen, now: float, version: str) -> Repor
         if events.key_of(fault) not in states and _held(fault, outcomes, present, incomplete):
             states[events.key_of(fault)] = fault
     # 3. Events: the earlier ones that nothing has ended, and the new ones.
+    repair = seen.repair if seen.repair is not None and seen.repair.action is Action.RESET else None
+    repaired_at = repair.repaired_at if repair is not None else None
     ending = events.Ending(
         now=now,
         rebooted=bool(old.agent.boot_id) and boot_id != old.agent.boot_id,
-        reset=_reset(old, seen.reading),
+        reset=_reset(old, seen.reading) | _proven_reset(old, outcomes, states),
+        repaired=repair.gpu if repair is not None else None,
+        repaired_at=clock.parse(repaired_at) if repaired_at else None,
         released_at=seen.released_at,
         present=None if incomplete else present,
     )
-    happened: list[Fault] = []
-    if xid.NAME not in seen.disabled:
-        earlier = [fault for fault in old.faults if fault.check == xid.NAME]
-        happened = events.with_events(
-            events.surviving(earlier, ending), seen.events, boot_id, uuids
-        )
+    watched = events.NAMES - seen.disabled
+    earlier = [fault for fault in old.faults if fault.check in watched]
+    new = [event for event in seen.events if events.check_of(event) in watched]
+    scene = _scene(seen.reading, uuids, now)
+    happened = events.with_events(events.surviving(earlier, ending), new, boot_id, uuids, scene)
 
     faults = _ordered((*states.values(), *happened))
     return Report(
-        agent=_agent(old, seen.reading, boot_id, version, now),
-        gpus=_inventory(old, seen.reading, faults),
+        agent=shown.agent(old, seen.reading, boot_id, version, now),
+        gpus=shown.gpus(old, seen.reading, faults),
         faults=faults,
+        network=shown.network(old, seen.reading),
         checks=Checks(
             run=sum(not outcome.unknown for outcome in outcomes.values()),
             unknown=tuple(sorted(name for name, outcome in outcomes.items() if outcome.unknown)),
@@ -129,6 +165,19 @@ def urgency(published: Report | None, wanted: Report) -> Urgency:
     return Urgency.LATER if _essence(published) == _essence(wanted) else Urgency.NOW
 
 
+def settles_in(report: Report, now: float) -> float | None:
+    """Return after how many seconds to fold again without news, or None.
+
+    A fault whose line does not come is taken for what it may be at worst (ledger.py).
+    """
+    waits = [
+        clock.parse(fault.last_seen or clock.utc(now)) + ledger.AWAIT_S + 1 - now
+        for fault in report.faults
+        if ledger.is_awaiting(fault)
+    ]
+    return max(0.0, min(waits)) if waits else None
+
+
 def _timeless(report: Report) -> Report:
     return report.model_copy(update={"agent": report.agent.model_copy(update={"time": None})})
 
@@ -150,14 +199,32 @@ def _boot_id(seen: Seen) -> str:
     return "" if seen.reading is None else seen.reading.boot_id
 
 
-def _outcomes(old: Report, seen: Seen) -> Mapping[str, Outcome]:
-    if seen.reading is not None and seen.unresponsive is None:
+def _outcomes(old: Report, seen: Seen, now: float) -> Mapping[str, Outcome]:
+    """Return what the checks say; while NVML is silent those that need no session still do."""
+    if seen.reading is None:
+        outcomes = {check.name: checks.BLIND for check in checks.CHECKS}
+    else:
         missing = sum(fault.count for fault in old.faults if fault.code == count.CODE)
-        return checks.run(seen.reading, Past(len(old.gpus) + missing), seen.disabled)
-    outcomes = {check.name: checks.BLIND for check in checks.CHECKS}
+        past = Past(len(old.gpus) + missing, now, seen.previous)
+        reading = seen.reading
+        if seen.unresponsive is not None:
+            reading = replace(reading, session_error=_SILENT, events_error=_SILENT)
+        outcomes = dict(checks.run(reading, past, seen.disabled))
     if seen.unresponsive is not None:
         outcomes[session.NAME] = Outcome((session.unresponsive(seen.unresponsive),))
     return {name: outcome for name, outcome in outcomes.items() if name not in seen.disabled}
+
+
+def _scene(reading: Reading | None, uuids: Mapping[int, str], now: float) -> events.Scene:
+    """Return what is to be known for new events."""
+    if reading is None or reading.session_error:
+        unasked = frozenset(uuids)
+    else:
+        unasked = frozenset(
+            gpu.index for gpu in reading.gpus if isinstance(gpu.recovery_action, Unsupported)
+        )
+    readable = reading is not None and xid.kernel_log_readable(reading)
+    return events.Scene(now=now, log_readable=readable, unasked=unasked)
 
 
 def _uuids(old: Report, reading: Reading | None) -> dict[int, str]:
@@ -181,7 +248,7 @@ def _held(
     incomplete: bool,
 ) -> bool:
     outcome = outcomes.get(fault.check or "")
-    if fault.check == xid.NAME or outcome is None:
+    if fault.check in events.NAMES or outcome is None:
         return False
     if None in outcome.blind:
         return True
@@ -191,20 +258,41 @@ def _held(
 
 
 def _reset(old: Report, reading: Reading | None) -> frozenset[int]:
-    """Return the GPUs of which the driver wanted a recovery and, asked again, wants none."""
+    """Return the GPUs of which the driver wanted a recovery and, asked again, wants none.
+
+    A driver that does not tell its recovery action still tells a GPU that it refuses to use until
+    its reset: where it uses it again, it was reset.
+    """
     if reading is None:
         return frozenset()
-    wanted = {
-        fault.gpu
-        for fault in old.faults
-        if fault.check == recovery_action.NAME or fault.code == "gpu-reset-required"
-    }
+    asked = {fault.gpu for fault in old.faults if fault.check == recovery_action.NAME}
+    refused = {fault.gpu for fault in old.faults if fault.code == "gpu-reset-required"}
     return frozenset(
         gpu.index
         for gpu in reading.gpus
-        if gpu.index in wanted
+        if gpu.index in asked | refused
         and not gpu.reset_required
-        and (not isinstance(gpu.recovery_action, Unsupported) and gpu.recovery_action == 0)
+        and not gpu.lost
+        and (gpu.recovery_action == 0 or (gpu.index in refused and _never_told(gpu)))
+    )
+
+
+def _never_told(gpu: GpuReading) -> bool:
+    told = gpu.recovery_action
+    return isinstance(told, Unsupported) and told.error in {"NotSupported", "FunctionNotFound"}
+
+
+def _proven_reset(
+    old: Report, outcomes: Mapping[str, Outcome], states: Mapping[events.Key, Fault]
+) -> frozenset[int]:
+    """Return the GPUs of which a state is over that only a reset ends."""
+    return frozenset(
+        fault.gpu
+        for fault in old.faults
+        if fault.code in _ENDED_BY_RESET
+        and fault.gpu is not None
+        and fault.check in outcomes
+        and events.key_of(fault) not in states
     )
 
 
@@ -234,63 +322,18 @@ def _fault(
 
 
 def _ordered(faults: Iterable[Fault]) -> tuple[Fault, ...]:
-    def rank(fault: Fault) -> tuple[int, int, str]:
-        gpu = -1 if fault.gpu is None else fault.gpu
-        return _WORST_FIRST.index(fault.severity), gpu, fault.code
+    """Return the faults in the report's order; of too many the worst, among equals the latest."""
 
-    return tuple(sorted(faults, key=rank)[:MAX_FAULTS])
+    def place(fault: Fault) -> tuple[int, int, str]:
+        return (
+            _WORST_FIRST.index(fault.severity),
+            -1 if fault.gpu is None else fault.gpu,
+            fault.code,
+        )
 
-
-def _agent(
-    old: Report, reading: Reading | None, boot_id: str, version: str, now: float
-) -> AgentInfo:
-    driver = reading.driver if reading is not None else ""
-    cuda = reading.cuda if reading is not None else ""
-    return AgentInfo(
-        version=version,
-        boot_id=boot_id or None,
-        driver=driver or old.agent.driver,
-        cuda=cuda or old.agent.cuda,
-        time=clock.utc(now),
-    )
-
-
-def _inventory(
-    old: Report, reading: Reading | None, faults: Iterable[Fault]
-) -> tuple[GpuInventory, ...]:
-    """Return the GPUs: as read, and where that is not possible as last known."""
-    known = {gpu.index: gpu for gpu in old.gpus}
-    if reading is None or reading.session_error:
-        gpus = list(old.gpus)
-    else:
-        gpus = [
-            _gpu(gpu.index, gpu.facts)
-            if gpu.facts.uuid
-            else known.get(gpu.index, GpuInventory(index=gpu.index))
-            for gpu in reading.gpus
-        ]
-    open_on: dict[int, int] = {}
-    for fault in faults:
-        if fault.gpu is not None:
-            open_on[fault.gpu] = open_on.get(fault.gpu, 0) + 1
-    return tuple(gpu.model_copy(update={"faults": open_on.get(gpu.index, 0)}) for gpu in gpus)
-
-
-def _gpu(index: int, facts: GpuFacts) -> GpuInventory:
-    return GpuInventory(
-        index=index,
-        uuid=facts.uuid,
-        serial=facts.serial or None,
-        pci_bus_id=facts.pci_bus_id or None,
-        product=facts.product.replace(" ", "-") or None,
-        memory=_quantity(facts.memory_bytes) if facts.memory_bytes else None,
-        vbios=facts.vbios or None,
-    )
-
-
-def _quantity(size: int) -> str:
-    """Return bytes in the largest binary unit that divides them: `144384Mi`."""
-    for unit, factor in (("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10)):
-        if size % factor == 0:
-            return f"{size // factor}{unit}"
-    return str(size)
+    ordered = sorted(faults, key=place)
+    if len(ordered) > MAX_FAULTS:
+        ordered.sort(key=lambda fault: fault.last_seen or "", reverse=True)
+        ordered.sort(key=lambda fault: _WORST_FIRST.index(fault.severity))
+        ordered = sorted(ordered[:MAX_FAULTS], key=place)
+    return tuple(ordered)

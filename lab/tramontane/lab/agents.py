@@ -14,10 +14,10 @@ from typing import Any, Self
 
 from tramontane.api.errors import TramontaneError
 from tramontane.health.agent import Agent, Timing
-from tramontane.health.fake import FakeDevice
 from tramontane.kube.client import Client
 from tramontane.kube.informer import Informer
 from tramontane.kube.resources import BLADES
+from tramontane.lab.device import LabDevice
 from tramontane.lab.hall import SimulatedAgent
 
 _RESTART_S = 1.0
@@ -47,7 +47,7 @@ class SimulatedAgents:
         self._silent: set[str] = set()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._watch: asyncio.Task[None] | None = None
-        self._devices = {name: FakeDevice(name, gpus=gpus) for name in names}
+        self._devices = {name: LabDevice(name, gpus=gpus) for name in names}
         self.agents = {
             name: SimulatedAgent(device, partial(self.speak, name), partial(self.silence, name))
             for name, device in self._devices.items()

@@ -28,6 +28,7 @@ class Module:
     name: str
     version: str
     stamp: str  # the linker's -X flags that make a command tell its own version
+    tags: str = ""  # build tags, comma-separated
 
     @property
     def folder(self) -> Path:
@@ -35,9 +36,9 @@ class Module:
         return GO_MODULES / self.name
 
     def key(self) -> str:
-        """Name exactly this source: version and a digest of go.sum."""
+        """Name exactly this source: version, a digest of go.sum, and the tags if there are any."""
         digest = hashlib.sha256((self.folder / "go.sum").read_bytes()).hexdigest()[:12]
-        return f"{self.name}-{self.version}-{digest}"
+        return "-".join(filter(None, (self.name, self.version, digest, self.tags)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,13 @@ MODULES = {
         ),
         Module("kwok", "0.8.0", "-X sigs.k8s.io/kwok/pkg/consts.Version=v0.8.0"),
         Module("helm", "4.3.1", "-X helm.sh/helm/v4/internal/version.version=v4.3.1"),
+        # Without service discovery, which nothing here uses: 1,109 packages instead of 1,350.
+        Module(
+            "prometheus",
+            "0.315.1",
+            "-X github.com/prometheus/common/version.Version=3.15.1",
+            "remove_all_sd",
+        ),
     )
 }
 
@@ -121,6 +129,15 @@ BINARIES = {
             lambda version: version[0] == 4,  # noqa: PLR2004 - Helm 4, whose flags the tests use
             packages=900,
             expected_s=180,
+        ),
+        Binary(
+            "promtool",
+            MODULES["prometheus"],
+            "github.com/prometheus/prometheus/cmd/promtool",
+            ("--version",),
+            lambda version: version[0] == 3,  # noqa: PLR2004 - Prometheus 3
+            packages=900,
+            expected_s=130,
         ),
     )
 }

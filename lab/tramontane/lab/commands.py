@@ -14,6 +14,8 @@ import click
 
 from tramontane.lab.paths import state_dir
 
+_SCENARIOS = ("thousand", "tranche")
+
 _folder = click.option(
     "--dir",
     "folder",
@@ -126,15 +128,25 @@ def up(
 @click.option(
     "--dir", "folder", type=click.Path(path_type=Path), help="Folder of the cluster (default: own)."
 )
-def demo(*, keep: bool, folder: Path | None) -> None:
-    """Show the main job: 1,024 GPUs train, one falls off the bus, the job is whole again."""
+@click.option(
+    "--scenario",
+    type=click.Choice(_SCENARIOS),
+    default=_SCENARIOS[0],
+    show_default=True,
+    help="thousand: 1,024 GPUs train, one falls off the bus, the job is whole again. "
+    "tranche: 64 blades arrive, five are bad in different ways, and each is found.",
+)
+def demo(*, keep: bool, folder: Path | None, scenario: str) -> None:
+    """Show what Tramontane does, in a cluster of its own."""
     import tempfile  # noqa: PLC0415
 
     from rich.console import Console  # noqa: PLC0415
 
+    from tramontane.lab import demo as thousand  # noqa: PLC0415
+    from tramontane.lab import demo_tranche as tranche  # noqa: PLC0415
     from tramontane.lab.binaries import ensure  # noqa: PLC0415
-    from tramontane.lab.demo import run  # noqa: PLC0415
 
+    run = {"thousand": thousand, "tranche": tranche}[scenario].run
     ensure()
 
     async def show(where: Path) -> None:
@@ -201,24 +213,27 @@ async def _show_blades(folder: Path, description: Any) -> None:
             click.echo(f"fault   {blade}: {', '.join(faults)}")
 
 
-@lab.command()
+class _Inject(click.Command):
+    """A command whose help ends with the faults that there are."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the faults."""
+        from tramontane.lab.faults import KINDS  # noqa: PLC0415
+
+        super().format_epilog(ctx, formatter)
+        with formatter.section("Faults"):
+            formatter.write_dl(
+                [(f"{name} {kind.takes_code}".strip(), kind.help) for name, kind in KINDS.items()]
+            )
+
+
+@lab.command(cls=_Inject)
 @_folder
 @click.argument("blade")
 @click.argument("fault", nargs=-1, required=True)
 @click.option("--gpu", default=0, show_default=True, help="Which GPU has it.")
 def inject(*, folder: Path, blade: str, fault: tuple[str, ...], gpu: int) -> None:
-    r"""Let BLADE have FAULT: `inject gpu-0017 gpu-lost --gpu 3`.
-
-    \b
-    gpu-lost            falls off the bus: XID 79, and NVML says that it is lost
-    xid CODE            the driver raises an XID
-    ecc-dbe             an uncorrectable memory error: XID 48 and the counters
-    row-remap-failure   no spare row is left: XID 64 and the flag
-    recovery-action [N] NVML asks for a recovery action (1 reset, 2 reboot)
-    hang                every NVML call hangs
-    node-down           the node loses power
-    agent-silent        the blade's health agent stops
-    """
+    """Let BLADE have FAULT: `inject gpu-0017 gpu-lost --gpu 3`."""
     from tramontane.lab.description import Description  # noqa: PLC0415
     from tramontane.lab.faults import parse_fault  # noqa: PLC0415
     from tramontane.lab.remote import Remote  # noqa: PLC0415

@@ -18,9 +18,9 @@ from tramontane.lab.cluster import Lab, Setup, pool_of
 from tramontane.lab.faults import parse_fault
 from tramontane.lab.fleet import Layout
 from tramontane.lab.invariants import Violation
-from tramontane.lab.processes import rss_mib
-from tramontane.lab.timeline import Timeline, measured
-from tramontane.lab.watcher import Watcher, watching
+from tramontane.lab.scenario import Findings, play
+from tramontane.lab.timeline import Timeline
+from tramontane.lab.watcher import Watcher
 
 Raw = dict[str, Any]
 
@@ -35,12 +35,11 @@ _PATIENCE_S = 60.0
 
 
 @dataclass(slots=True)
-class Findings:
-    """What the demo measured (s) and what was broken."""
+class Measured:
+    """What the demo measured (s), and who came through."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     survivors: int = 0
-    violations: list[Violation] = field(default_factory=list)
 
 
 def training_job(name: str, nodes: int, pool: str, *, spares: int = 2) -> Raw:
@@ -79,49 +78,26 @@ async def run(folder: Path, console: Console, *, keep: bool = False) -> int:
     Raises:
         LabError, TimeoutError: something did not come up or did not happen in time.
     """
-    timeline = Timeline(console)
     layout = Layout(blades=BLADES, rack=RACK)
-    pool = pool_of(layout)
-    setup = Setup(layout, pool=pool, real_agents=(SICK,))
-    lab = Lab(folder, setup, attached=not keep, say=timeline.say)
-    timeline.say(
+    setup = Setup(layout, pool=pool_of(layout), real_agents=(SICK,))
+    opening = (
         f"{BLADES} simulated blades of {layout.gpus} GPUs in racks of {RACK}; starting etcd, "
         "kube-apiserver, kube-controller-manager, KWOK, operator, scheduler, agents"
     )
-    with timeline.during("starting the cluster"):
-        await lab.start()
-    try:
-        async with watching(lab.client) as watcher:
-            findings = await _story(lab, watcher, timeline, pool["metadata"]["name"])
-    except BaseException:
-        await lab.close()
-        lab.processes.stop()
-        raise
-    _report(lab, console, findings)
-    await lab.close()
-    if keep:
-        console.print(
-            f"\nThe cluster stays up.\n  export KUBECONFIG={lab.plane.kubeconfig}\n"
-            "  kubectl get nodepools,trainingjobs,gangs,blades -A\n"
-            f"  tramontane lab down --dir {folder}",
-            soft_wrap=True,
-            highlight=False,
-        )
-    else:
-        lab.processes.stop()
-    return 1 if findings.violations else 0
+    return await play(folder, console, setup, opening, _story, keep=keep)
 
 
-async def _story(lab: Lab, watcher: Watcher, timeline: Timeline, pool: str) -> Findings:
-    found = Findings()
-    pods = await _start(lab, watcher, timeline, pool, found)
+async def _story(lab: Lab, watcher: Watcher, timeline: Timeline) -> Findings:
+    assert lab.setup.pool is not None
+    watcher.sick = frozenset({SICK})
+    found = Measured()
+    pods = await _start(lab, watcher, timeline, lab.setup.pool["metadata"]["name"], found)
     await _lose_a_gpu(lab, watcher, timeline, pods, found)
-    found.violations = watcher.violations()
-    return found
+    return _findings(found, watcher.violations())
 
 
 async def _start(
-    lab: Lab, watcher: Watcher, timeline: Timeline, pool: str, found: Findings
+    lab: Lab, watcher: Watcher, timeline: Timeline, pool: str, found: Measured
 ) -> dict[int, Raw]:
     """Submit the job and follow it until it trains; returns its pods by seat."""
     job = training_job("llama", NODES, pool)
@@ -158,7 +134,7 @@ async def _start(
 
 
 async def _lose_a_gpu(
-    lab: Lab, watcher: Watcher, timeline: Timeline, pods: dict[int, Raw], found: Findings
+    lab: Lab, watcher: Watcher, timeline: Timeline, pods: dict[int, Raw], found: Measured
 ) -> None:
     """Let a GPU fall off the bus under the job and follow its recovery."""
     seat = next(seat for seat, pod in pods.items() if pod["spec"]["nodeName"] == SICK)
@@ -227,31 +203,21 @@ _BUDGETS = {
 }
 
 
-def _report(lab: Lab, console: Console, found: Findings) -> None:
+def _findings(found: Measured, violations: list[Violation]) -> Findings:
     rows = [
         (what, f"{seconds:.2f} s", f"{_BUDGETS[what]:.1f} s" if what in _BUDGETS else "")
         for what, seconds in found.seconds.items()
     ]
     rows.append(("survivors with pod, blade and rank", f"{found.survivors}", f"{NODES - 1}"))
-    for name in ("operator", "scheduler"):
-        rss = rss_mib(lab.processes.get(name).pid)
-        rows.append((f"{name}, resident memory", f"{rss:.0f} MiB", "238 MiB"))
     if found.survivors != NODES - 1:
-        found.violations.append(
+        violations.append(
             Violation(
                 "survivors untouched by another's loss",
                 f"{NODES - 1} survivors must keep pod and blade (got {found.survivors})",
                 time.monotonic(),
             )
         )
-    console.print()
-    console.print(measured(rows, "What was measured"))
-    if found.violations:
-        console.print(f"\n{len(found.violations)} broken invariants:", style="bold red")
-        for violation in found.violations:
-            console.print(f"  {violation}", style="red", soft_wrap=True)
-    else:
-        console.print("\nEvery invariant held.", style="bold green")
+    return Findings(rows, violations)
 
 
 def _status(watcher: Watcher) -> Raw:

@@ -6,10 +6,12 @@ no heartbeat, no pod starts, and none that was deleted goes away, exactly as on 
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from tramontane.api import clock
 from tramontane.api.names import GPU_RESOURCE, LABEL_HOSTNAME, LABEL_TRANCHE
 from tramontane.kube.client import Client
 from tramontane.kube.errors import NotFound
@@ -25,6 +27,9 @@ NODE_LEASES = "kube-node-lease"
 _NOBODY = "power-cut"
 _FOR_EVER_S = 2**31 - 1
 _IN_FLIGHT = 32
+_MANAGER = "tramontane-lab-kubelet"
+_BACK_S = 30.0
+_POLL_S = 0.1
 
 
 def blade_name(number: int) -> str:
@@ -171,6 +176,34 @@ class Fleet:
     async def power_on(self, name: str) -> None:
         """Give a blade its power back: KWOK takes the Lease and plays the node again."""
         await self._lease(name, {"spec": {"holderIdentity": None}})
+
+    async def reboot(self, name: str, boot_id: str) -> None:
+        """Let a blade's Node be NotReady for a moment, and come back from another boot.
+
+        Raises:
+            LabError: KWOK did not bring it back.
+        """
+        down = {
+            "type": "Ready",
+            "status": "False",
+            "reason": "Rebooting",
+            "message": "the blade reboots",
+            "lastTransitionTime": clock.utc(time.time()),
+            "lastHeartbeatTime": clock.utc(time.time()),
+        }
+        # By apply, so that the conditions of others stay; the kubelet's next one undoes it.
+        status = {"conditions": [down], "nodeInfo": {"bootID": boot_id}}
+        body = {"metadata": {"name": name}, "status": status}
+        await self.client.apply(NODES, body, manager=_MANAGER, subresource="status")
+        try:
+            async with asyncio.timeout(_BACK_S):
+                while not is_ready(await self.client.get(NODES, name)):  # noqa: ASYNC110 - once
+                    await asyncio.sleep(_POLL_S)
+        except TimeoutError:
+            raise LabError(
+                f"blade {name}: its Node must be Ready within {_BACK_S:.0f} s of a reboot"
+                " (got: it is not); see kwok.log"
+            ) from None
 
     async def _lease(self, name: str, body: dict[str, Any]) -> None:
         try:

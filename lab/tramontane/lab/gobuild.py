@@ -149,6 +149,7 @@ def _build_module(
         target = f"{folder}/{binaries[0].name}" if len(binaries) == 1 else f"{folder}/"
         argv = [
             go, "build", "-v", "-trimpath", "-gcflags=all=-dwarf=false",
+            *(("-tags", module.tags) if module.tags else ()),
             "-ldflags", f"-s -w {module.stamp}", "-o", target,
             *(binary.package for binary in binaries),
         ]  # fmt: skip

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 SLACK_S = 1.0
 
 FINISHED = frozenset({"Succeeded", "Failed"})
+# States into which only something that is wrong brings a blade.
+CONDEMNED = frozenset({"Suspect", "Quarantined", "Draining", "Repairing", "Requalifying", "RMA"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,3 +186,11 @@ def restarted_without_cause(
         for pod in removed
         if not recorded.get(pod.job, Recorded()).explains(pod.seat)
     ]
+
+
+def condemned_without_cause(blade: SeenBlade, sick: frozenset[str], at_s: float) -> list[Violation]:
+    """Return a violation where a blade is condemned with which nothing was ever wrong."""
+    if blade.state not in CONDEMNED or blade.name in sick:
+        return []
+    evidence = f"{blade.name} is {blade.state}, and has no fault"
+    return [Violation("no healthy blade condemned", evidence, at_s)]

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tramontane.api.names import LABEL_WORK
+
 _NODE_READY = """
 {{ $now := Now }}
 conditions:
@@ -189,6 +191,8 @@ def kwok_config(timing: PodTiming) -> str:
                 alive,
                 _has(".status.phase", "In", "Running"),
                 _has(".metadata.ownerReferences.[].kind", "In", "Job"),
+                # Those the simulator ends, for it knows how (works.py).
+                _has(f'.metadata.labels["{LABEL_WORK}"]', "DoesNotExist"),
             ],
             {"statusTemplate": _JOB_POD_DONE},
         ),

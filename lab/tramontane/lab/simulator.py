@@ -1,7 +1,8 @@
 """The simulator process: what a hall does that a control plane on one machine cannot.
 
-It is the kubelets' log endpoint, it trains the jobs, it runs the health agents of the blades
-that have no process of their own, and it takes orders for faults (`remote.Remote`):
+It is the kubelets' log endpoint, it trains the jobs, it ends the pods that test and repair blades,
+it runs the health agents of the blades that have no process of their own, and it takes orders for
+faults (`remote.Remote`):
 
     GET    /lab/blades                    faults by blade
     POST   /lab/blades/NAME/faults        {"fault": "xid 94", "gpu": 3}
@@ -30,8 +31,9 @@ from tramontane.lab.faults import parse_fault
 from tramontane.lab.fleet import Fleet
 from tramontane.lab.hall import Agent, Hall, ProcessAgent
 from tramontane.lab.jobs import Jobs
-from tramontane.lab.logs import LogServer
+from tramontane.lab.logs import LogServer, PodLog
 from tramontane.lab.paths import LabError
+from tramontane.lab.works import Works
 
 log = logging.getLogger(__name__)
 
@@ -58,14 +60,16 @@ class Simulator:
         agents |= self._simulated.agents
         self.hall = Hall(fleet, agents)
         self.jobs = Jobs(client, time.time, self.hall.trouble)
+        self.works = Works(client, self.hall)
         self.hall.changed = self.jobs.blade_changed
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            training = asyncio.create_task(self.jobs.run())
-            stack.push_async_callback(_end, training)
-            await self.jobs.wait_synced()
+            stack.push_async_callback(self.hall.aclose)
+            for played in (self.jobs, self.works):
+                stack.push_async_callback(_end, asyncio.create_task(played.run()))
+                await played.wait_synced()
             await stack.enter_async_context(self._simulated)
             runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=0.2)
             await runner.setup()
@@ -89,7 +93,7 @@ class Simulator:
 
     def _app(self) -> web.Application:
         app = web.Application(middlewares=[self._guard])
-        app.add_routes(LogServer(self.jobs.log_of, time.time).routes())
+        app.add_routes(LogServer(self._log_of, time.time).routes())
         app.add_routes(
             [
                 web.get("/lab/blades", self._show),
@@ -98,6 +102,9 @@ class Simulator:
             ]
         )
         return app
+
+    def _log_of(self, namespace: str, name: str) -> PodLog | None:
+        return self.jobs.log_of(namespace, name) or self.works.log_of(namespace, name)
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -5,7 +5,7 @@ every line is printed once, plainly, and nothing moves.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -34,13 +34,16 @@ class Timeline:
         self.say(text, at=at, style="bold red")
 
     @contextmanager
-    def during(self, text: str) -> Iterator[None]:
-        """Show on a terminal that something is going on; print nothing elsewhere."""
+    def during(self, text: str) -> Iterator[Callable[[str], None]]:
+        """Show on a terminal that something is going on; print nothing elsewhere.
+
+        What is yielded takes how far it is, for the line that is alive.
+        """
         if not self.console.is_terminal:
-            yield
+            yield lambda _: None
             return
-        with self.console.status(text):
-            yield
+        with self.console.status(text) as status:
+            yield lambda more: status.update(f"{text}: {more}")
 
 
 def measured(rows: list[tuple[str, str, str]], title: str) -> Table:

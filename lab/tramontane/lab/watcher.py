@@ -1,7 +1,7 @@
 """Keep watching a cluster and gather what broke an invariant, and when things happened.
 
-One `Watcher` holds informers of its own on pods, gangs, blades, nodes and training jobs. It is a
-bystander: it writes nothing, and shares no code with the operator and the scheduler but the
+One `Watcher` holds informers of its own on pods, gangs, blades, nodes, pools and training jobs. It
+is a bystander: it writes nothing, and shares no code with the operator and the scheduler but the
 transport. The demo, the benchmarks and the plane tests read its marks (when was this first seen)
 and, at the end, `violations()`.
 """
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from tramontane.api.names import ANNOTATION_EPOCH, GPU_RESOURCE, LABEL_GANG, LABEL_JOB, LABEL_SEAT
 from tramontane.kube.client import Client
 from tramontane.kube.informer import Informer
-from tramontane.kube.resources import BLADES, GANGS, NODES, PODS, TRAININGJOBS
+from tramontane.kube.resources import BLADES, GANGS, NODEPOOLS, NODES, PODS, TRAININGJOBS
 from tramontane.lab import invariants
 from tramontane.lab.invariants import Recorded, SeenBlade, SeenGang, SeenPod, Violation
 
@@ -31,9 +31,12 @@ class Watcher:
         self.gangs = Informer[Raw](client, GANGS, _same)
         self.blades = Informer[Raw](client, BLADES, _same)
         self.nodes = Informer[Raw](client, NODES, _same)
+        self.pools = Informer[Raw](client, NODEPOOLS, _same)
         self.jobs = Informer[Raw](client, TRAININGJOBS, _same)
         self.created_at: dict[str, float] = {}
         self.removed: list[SeenPod] = []
+        # Blades that may be condemned; None: any may.
+        self.sick: frozenset[str] | None = None
         self._blade_since: dict[str, SeenBlade] = {}
         self._recorded: dict[str, Recorded] = {}
         self._found: dict[str, Violation] = {}
@@ -42,6 +45,7 @@ class Watcher:
         self.gangs.add_listener(self._on_gang)
         self.blades.add_listener(self._on_blade)
         self.nodes.add_listener(self._on_any)
+        self.pools.add_listener(self._on_any)
         self.jobs.add_listener(self._on_job)
 
     def violations(self) -> list[Violation]:
@@ -132,7 +136,10 @@ class Watcher:
             state = new.get("status", {}).get("state", "")
             seen = self._blade_since.get(key)
             if seen is None or seen.state != state:
-                self._blade_since[key] = SeenBlade(key, state, time.monotonic())
+                now = time.monotonic()
+                self._blade_since[key] = seen = SeenBlade(key, state, now)
+                if self.sick is not None:
+                    self._note(invariants.condemned_without_cause(seen, self.sick, now))
         self._changed.set()
 
     def _on_job(self, key: str, _old: Raw | None, new: Raw | None) -> None:
@@ -151,7 +158,14 @@ class Watcher:
 async def watching(client: Client) -> AsyncIterator[Watcher]:
     """Yield a synced Watcher; its informers end with the context."""
     watcher = Watcher(client)
-    informers = (watcher.nodes, watcher.blades, watcher.jobs, watcher.gangs, watcher.pods)
+    informers = (
+        watcher.nodes,
+        watcher.pools,
+        watcher.blades,
+        watcher.jobs,
+        watcher.gangs,
+        watcher.pods,
+    )
     async with AsyncExitStack() as stack:
         for informer in informers:
             task = asyncio.create_task(informer.run())

@@ -297,10 +297,6 @@ class BladeQualification(Model):
     step_since: Annotated[
         Timestamp | None, about("When the present step began.", example="2026-11-24T15:12:07Z")
     ] = None
-    group: Annotated[
-        Word | None,
-        about("Group of blades in the present collective step.", example="paris-a-c3f9a1"),
-    ] = None
     tries: Annotated[
         int, about("Pods of the present step that broke without a verdict.", example=1, ge=0)
     ] = 0
@@ -321,6 +317,10 @@ class BladeRepair(Model):
     code: Annotated[Word | None, about("Code of the fault.", example="xid-79")] = None
     gpu: Annotated[int | None, about("Index of the GPU.", example=3, ge=0, le=1023)] = None
     action: Annotated[Action, about("Rung of the ladder: Reset or Reboot.", example="Reset")]
+    since: Annotated[
+        Timestamp | None,
+        about("When the fault took the blade out.", example="2026-11-24T15:01:30Z"),
+    ] = None
     attempts: Annotated[int, about("Repairs of this fault so far.", example=1, ge=0)] = 0
     started_at: Annotated[
         Timestamp | None,
@@ -349,6 +349,7 @@ class Incident(Model):
     gpu: Annotated[int | None, about("Index of the GPU.", example=3, ge=0, le=1023)] = None
     from_: Annotated[BladeState | None, about("State before.", example="Healthy")] = None
     to: Annotated[BladeState | None, about("State after.", example="Quarantined")] = None
+    severity: Annotated[Severity | None, about("How bad the fault is.", example="Fatal")] = None
     action: Annotated[Action | None, about("What was done.", example="Reset")] = None
     jobs: Annotated[
         tuple[Annotated[str, about("Namespace and name.", max_length=317)], ...],

@@ -12,9 +12,21 @@ from tramontane.api.errors import TramontaneError
 
 # name → (module:attribute, help). The help stands here so that listing imports nothing.
 _GROUPS = {
+    "blade": (
+        "tramontane.cli.blades:blade",
+        "Look at blades, hold them, release them.",
+    ),
+    "breaker": (
+        "tramontane.cli.breaker:breaker",
+        "Look at the breaker of a pool, and close it.",
+    ),
     "lab": (
         "tramontane.lab.commands:lab",
         "Run a real control plane with simulated blades on this machine.",
+    ),
+    "pool": (
+        "tramontane.cli.pools:pool",
+        "Look at pools: blades by state, tranches, spares, breaker.",
     ),
 }
 

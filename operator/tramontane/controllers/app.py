@@ -10,6 +10,7 @@
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Coroutine
 from functools import partial
@@ -36,6 +37,8 @@ from tramontane.kube.resources import (
 log = logging.getLogger(__name__)
 
 _KINDS = (NODEPOOLS, BLADES, GANGS, TRAININGJOBS, INFERENCEDEPLOYMENTS)
+# Image of the process itself, by which it repairs where a pool says no other way.
+ENV_IMAGE = "TRAMONTANE_IMAGE"
 _LOOK_AGAIN_S = 2.0
 _SAY_AGAIN_S = 30.0
 
@@ -63,7 +66,13 @@ class Replica:
         self._informers = caches.connect(client, options.namespace)
         self._recorder = EventRecorder(client, "tramontane.dev/operator", options.identity)
         self._elector = LeaderElector(client, LEASE_OPERATOR, options.namespace, options.identity)
-        self._nodepools = NodePoolController(client, self._informers, self._recorder)
+        self._nodepools = NodePoolController(
+            client,
+            self._informers,
+            self._recorder,
+            options.namespace,
+            image=os.environ.get(ENV_IMAGE, ""),
+        )
         # Our Nodes are NodeViews and more; that is safe, but Informer is invariant.
         shared = cast("Any", self._informers)
         self._trainingjobs = TrainingJobController(client, shared, self._recorder, time.time)

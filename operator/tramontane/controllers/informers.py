@@ -8,6 +8,7 @@
 | pods   | pods with a gang label                           | job (`namespace/job`), node|
 | gangs  | every Gang                                       | blade (seats and spares)   |
 | leases | the agents' heartbeats, by Lease name            |                            |
+| works  | pods that test or repair a blade                 | blade, pool                |
 
 The kubelets' Leases are not here: 12,500 of them renew 1,250 times a second, and are asked for
 only while an agent is silent (nodepool/kubelet.py).
@@ -24,6 +25,8 @@ from tramontane.api import clock, names
 from tramontane.api.blade import Blade, GpuInventory
 from tramontane.api.gang import Gang
 from tramontane.api.nodepool import NodePool
+from tramontane.controllers.nodepool import works
+from tramontane.controllers.nodepool.works import WorkPod
 from tramontane.kube.client import Client
 from tramontane.kube.informer import Informer
 from tramontane.kube.resources import BLADES, GANGS, LEASES, NODEPOOLS, NODES, PODS
@@ -31,6 +34,7 @@ from tramontane.kube.views import NodeView, PodView, decode_node, decode_pod
 
 Raw = dict[str, Any]
 
+_GPU_FIELDS = ("index", "product", "memory", "vbios", "gspFirmware", "nvlinks")
 _NODE_FIELDS = tuple(one.name for one in fields(NodeView))
 
 
@@ -72,11 +76,12 @@ class Informers:
     pods: Informer[PodView]
     gangs: Informer[Gang]
     leases: Informer[LeaseView]
+    works: Informer[WorkPod]
 
     @property
     def all(self) -> tuple[Informer[Any], ...]:
-        """Return the six informers."""
-        return (self.pools, self.blades, self.nodes, self.pods, self.gangs, self.leases)
+        """Return the seven informers."""
+        return tuple(getattr(self, one.name) for one in fields(self))
 
     @property
     def synced(self) -> bool:
@@ -113,11 +118,16 @@ def connect(client: Client, namespace: str) -> Informers:
             namespace=namespace,
             label_selector=f"{names.LABEL_HEARTBEAT}=true",
         ),
+        works=Informer(
+            client, PODS, works.decode, namespace=namespace, label_selector=names.LABEL_WORK
+        ),
     )
     informers.blades.add_index("pool", lambda blade: (blade.spec.pool,))
     informers.pods.add_index("job", job_of)
     informers.pods.add_index("node", lambda pod: (pod.node,) if pod.node else ())
     informers.gangs.add_index("blade", blades_of)
+    informers.works.add_index("blade", lambda pod: (pod.blade,))
+    informers.works.add_index("pool", lambda pod: (pod.pool,))
     return informers
 
 
@@ -159,8 +169,8 @@ def decode_lease(raw: Raw) -> LeaseView:
 def decode_blade(raw: Raw) -> Blade:
     """Return the Blade without what nobody here reads of its GPUs.
 
-    UUIDs, serial numbers and addresses are 4 KB per blade. What remains of a GPU (index, product,
-    memory) is the same on most blades, and therefore shared between them.
+    UUIDs, serial numbers and addresses are 4 KB per blade. What remains of a GPU is the same on
+    most blades, and therefore shared between them.
     """
     meta = dict(raw["metadata"])
     for key in ("labels", "annotations"):
@@ -170,7 +180,7 @@ def decode_blade(raw: Raw) -> Blade:
     report = (raw.get("status") or {}).get("report")
     if report and report.get("gpus"):
         gpus = _inventory(
-            tuple((gpu["index"], gpu.get("product"), gpu.get("memory")) for gpu in report["gpus"])
+            tuple(tuple(gpu.get(name) for name in _GPU_FIELDS) for gpu in report["gpus"])
         )
         slim["status"] = {**raw["status"], "report": {**report, "gpus": gpus}}
     return Blade.model_validate(slim)
@@ -181,10 +191,7 @@ def _own(texts: Mapping[str, str]) -> dict[str, str]:
 
 
 @lru_cache(maxsize=1024)
-def _inventory(
-    gpus: tuple[tuple[int, str | None, str | int | None], ...],
-) -> tuple[GpuInventory, ...]:
+def _inventory(gpus: tuple[tuple[int | str | None, ...], ...]) -> tuple[GpuInventory, ...]:
     return tuple(
-        GpuInventory.model_validate({"index": index, "product": product, "memory": memory})
-        for index, product, memory in gpus
+        GpuInventory.model_validate(dict(zip(_GPU_FIELDS, gpu, strict=True))) for gpu in gpus
     )

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tramontane.api.names import GPU_RESOURCE, LABEL_GANG, LABEL_SEAT
+from tramontane.api.names import GPU_RESOURCE, LABEL_GANG, LABEL_SEAT, LABEL_WORK
 from tramontane.api.quantity import parse_quantity
 
 GPU: Final = GPU_RESOURCE
@@ -148,6 +148,8 @@ def decode_pod(raw: Raw) -> PodRecord:
     if not node or (raw.get("status") or {}).get("phase") in FINISHED:
         return NO_POD
     labels = meta.get("labels") or {}
+    if LABEL_WORK in labels:  # a test or a repair; it gives way to any work
+        return NO_POD
     gang = labels.get(LABEL_GANG)
     requests = pod_requests(spec)
     if not gang and not requests:

@@ -5,7 +5,16 @@ from typing import Any
 
 from tramontane.api import clock
 from tramontane.api.blade import Action, Fault, Report, Severity
-from tramontane.health.device import XID_EVENT, Event, GpuReading, Reading, Unsupported
+from tramontane.health.checks.base import Past
+from tramontane.health.device import (
+    XID_EVENT,
+    Event,
+    GpuReading,
+    Reading,
+    Sample,
+    Unsupported,
+    unread,
+)
 from tramontane.health.fake import FakeDevice
 from tramontane.health.report import Seen, fold
 
@@ -24,10 +33,16 @@ def with_gpu(base: Reading, index: int, **values: Any) -> Reading:
 
 
 def lost(base: Reading, index: int) -> Reading:
-    gone = Unsupported("GpuIsLost")
-    names = ("ecc_mode", "ecc_errors", "sram_threshold_exceeded", "remapped_rows")
-    values = dict.fromkeys((*names, "recovery_action", "temperature_c", "power_mw"), gone)
-    return with_gpu(base, index, lost=True, **values)
+    return with_gpu(base, index, lost=True, **unread(Unsupported("GpuIsLost")))
+
+
+def past(*readings: Reading, every_s: float = 10.0, at: float = NOW, gpus: int = 8) -> Past:
+    """Return the past of a look at `at`: earlier readings, the last one `every_s` before it."""
+    samples = tuple(
+        Sample(at - every_s * (len(readings) - number), look)
+        for number, look in enumerate(readings)
+    )
+    return Past(gpus, at, samples)
 
 
 def gpu(**values: Any) -> GpuReading:
@@ -54,7 +69,7 @@ def fault(code: str = "xid-79", **values: Any) -> Fault:
 
 
 def folded(
-    previous: Report | None, look: Reading | None, *events: Event, now: float = NOW, **seen: Any
+    previous: Report | None, look: Reading | None, /, *events: Event, now: float = NOW, **seen: Any
 ) -> Report:
     return fold(previous, Seen(reading=look, events=events, **seen), now, "test")
 

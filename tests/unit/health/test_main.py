@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -67,12 +68,24 @@ async def test_it_outlives_an_absent_api_server_and_leaves_cleanly_on_sigterm(
     assert not log.exists() or log.read_text() == "nvmlShutdown\n"
 
 
+def test_the_blocking_client_stays_out() -> None:
+    program = (
+        "import sys; from tramontane.health import slim; slim.skip_init(); slim.skip_init();"
+        "import kubernetes.aio.config; assert 'kubernetes.aio.client' in sys.modules;"
+        "print(*{'requests', 'oauthlib', 'kubernetes.client'} & set(sys.modules));"
+        "slim.skip_init('no.such.package')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+    assert done.stdout == b"\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         pytest.param([], "must be the Node's name", id="no-node"),
         pytest.param(["--node-name", "b", "--disable-check", "x"], "not one of", id="no-check"),
         pytest.param(["--node-name", "b", "--interval", "0"], "not in the range", id="no-interval"),
+        pytest.param(["--node-name", "b", "--host-interval", "0"], "not in", id="no-host-interval"),
     ],
 )
 def test_wrong_arguments_are_refused(

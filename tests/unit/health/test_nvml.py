@@ -17,7 +17,9 @@ from tramontane.health.device import (
     EccErrors,
     EccMode,
     GpuReading,
+    MigMode,
     RemappedRows,
+    Repair,
     Unsupported,
 )
 from tramontane.health.nvml import NvmlDevice
@@ -151,6 +153,92 @@ def test_a_gpu_that_must_be_reset_says_so(device: NvmlDevice, machine: StateFile
     machine.change(3, reset_required=True)
     gpu = gpu_of(device)
     assert (gpu.reset_required, gpu.lost) == (True, False)
+
+
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def timed(device: NvmlDevice, library: Path, clock: Clock) -> Iterator[NvmlDevice]:
+    device.close()
+    opened = NvmlDevice(str(library), clock=clock)
+    opened.open()
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize(
+    ("changed", "after_s"),
+    [
+        pytest.param(("temperature", 66, "temperature_c", 66), 0.0, id="each-time"),
+        pytest.param(("pcie_replays", 9, "pcie_replays", 9), 4.6, id="every-few-seconds"),
+        pytest.param(("inforom_corrupt", 1, "inforom_valid", False), 61.0, id="once-a-minute"),
+    ],
+)
+def test_a_value_is_read_as_often_as_it_is_worth(
+    timed: NvmlDevice,
+    machine: StateFile,
+    clock: Clock,
+    changed: tuple[str, int, str, object],
+    after_s: float,
+) -> None:
+    key, to, name, expected = changed
+    timed.read()
+    machine.change(3, **{key: to})
+    if after_s:
+        assert getattr(gpu_of(timed), name) != expected
+    clock.now += after_s
+    assert getattr(gpu_of(timed), name) == expected
+
+
+def test_expensive_values_of_all_gpus_do_not_fall_due_together(
+    timed: NvmlDevice, machine: StateFile, clock: Clock
+) -> None:
+    timed.read()
+    machine.write(
+        replace(machine.state, gpus=tuple(replace(g, mig_pending=True) for g in machine.state.gpus))
+    )
+    clock.now += 31.0
+    seen = [gpu.mig != MigMode() for gpu in timed.read().gpus]
+    assert seen == [True] * 4 + [False] * 4
+
+
+@pytest.mark.parametrize(
+    "trouble", [{"reset_required": True}, {"lost": True}, {"recovery_action": 1}], ids=str
+)
+def test_everything_is_read_anew_when_a_gpu_is_back(
+    timed: NvmlDevice, machine: StateFile, trouble: dict[str, int]
+) -> None:
+    machine.change(3, repair_tpc=True, vbios="old")
+    assert gpu_of(timed).repair == Repair(tpc_pending=True)
+    machine.change(3, **trouble)
+    gpu = gpu_of(timed)
+    assert gpu.facts.vbios == "old"
+    assert (gpu.repair == Unsupported("GpuIsLost")) is bool(trouble.get("lost"))
+    machine.change(3, **dict.fromkeys(trouble, 0), repair_tpc=False, vbios="new")
+    gpu_of(timed)  # facts come before values, and so one look later
+    gpu = gpu_of(timed)
+    assert (gpu.repair, gpu.facts.vbios) == (Repair(), "new")
+
+
+def test_an_older_driver_says_why_clocks_are_low_by_another_name(
+    device: NvmlDevice, machine: StateFile
+) -> None:
+    machine.write(machine.state.without_functions("nvmlDeviceGetCurrentClocksEventReasons"))
+    machine.change(3, clock_reasons=0x48)
+    assert gpu_of(device).clock_reasons == 0x48
 
 
 def test_a_gpu_fewer_starts_the_session_anew(device: NvmlDevice, machine: StateFile) -> None:

@@ -1,23 +1,28 @@
 """The fold: what opens, keeps and ends a fault, and what is worth a write."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from tramontane.api import clock
-from tramontane.api.blade import MAX_FAULTS, Action, Blade, Report, Severity
-from tramontane.health import events
+from tramontane.api.blade import MAX_FAULTS, Action, Blade, Network, Report, Severity
+from tramontane.health import checks, events
+from tramontane.health.checks import host
 from tramontane.health.device import (
     Event,
     GpuFacts,
     Reading,
     RemappedRows,
+    Sample,
     Unresponsive,
     Unsupported,
 )
+from tramontane.health.host import HostPast, HostReading
 from tramontane.health.report import Seen, Urgency, fold, urgency
 
 from .builders import NOW, codes, fault, folded, lost, reading, with_gpu, xid
+from .hosts import port
 
 HOUR = 3600.0
 PENDING = with_gpu(reading(), 3, remapped_rows=RemappedRows(0, 1, pending=True))
@@ -45,7 +50,9 @@ def test_a_healthy_blade_reports_its_inventory_and_no_fault() -> None:
         "580.95.05",
         "13.0",
     )
-    assert (report.checks.run, report.checks.unknown) == (10, ())
+    assert (report.checks.run, report.checks.unknown) == (len(checks.CHECKS), ())
+    assert {(gpu.nvlinks, gpu.gsp_firmware) for gpu in report.gpus} == {(18, "580.95.05")}
+    assert report.network == Network(ports=8, rate=400)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +113,16 @@ class TestSilence:
         report = folded(folded(None, PENDING), PENDING, unresponsive=HANG)
         assert codes(report) == ["nvml-unresponsive", "row-remap-pending"]
         assert len(report.gpus) == 8
-        assert (report.checks.run, len(report.checks.unknown)) == (1, 9)
+        seeing = {"nvml", "xid", "sxid"} | host.NAMES
+        assert report.checks.run == len(seeing)
+        assert set(report.checks.unknown) == checks.NAMES - seeing
+
+    def test_of_nvml_does_not_hide_what_the_host_shows(self) -> None:
+        host_before = reading().host
+        assert host_before is not None
+        gone = replace(host_before, pci_gpus=7, past=HostPast(most_pci_gpus=8))
+        silent = folded(None, replace(reading(), host=gone), xid(79), unresponsive=HANG)
+        assert codes(silent) == ["pci-gpu-missing", "xid-79", "nvml-unresponsive"]
 
     def test_ends_with_the_next_reading(self) -> None:
         silent = folded(folded(None, reading()), None, unresponsive=HANG)
@@ -116,6 +132,43 @@ class TestSilence:
     def test_is_reported_of_a_blade_that_never_gave_a_reading(self) -> None:
         report = folded(None, None, unresponsive=HANG)
         assert (codes(report), report.agent.boot_id) == (["nvml-unresponsive"], "boot-1")
+
+
+class TestNetwork:
+    @pytest.mark.parametrize(
+        ("ports", "expected"),
+        [
+            pytest.param((port(), port("mlx5_1", rate_gbps=200)), (2, 200), id="lowest-rate"),
+            pytest.param((port(), port("mlx5_1", state="DOWN", rate_gbps=10)), (1, 400), id="down"),
+            pytest.param((port(state="DOWN"),), (0, None), id="none-active"),
+            pytest.param((), (0, None), id="no-ports"),
+            pytest.param(Unsupported("FileNotFoundError"), None, id="no-infiniband"),
+        ],
+    )
+    def test_is_what_the_kernel_shows(
+        self, ports: Any, expected: tuple[int, int | None] | None
+    ) -> None:
+        shown = folded(None, replace(reading(), host=HostReading(ports=ports))).network
+        assert (None if shown is None else (shown.ports, shown.rate)) == expected
+
+    def test_is_as_last_known_where_the_kernel_was_not_asked(self) -> None:
+        before = folded(None, reading())
+        assert folded(before, replace(reading(), host=None)).network == before.network
+
+
+def test_a_rule_about_time_sees_the_readings_before() -> None:
+    slow = with_gpu(reading(), 3, clock_reasons=0x48)
+    earlier = tuple(Sample(NOW + 60.0 * minute, slow) for minute in range(8))
+    report = fold(None, Seen(slow, previous=earlier), NOW + 480, "test")
+    assert codes(report) == ["clock-thermal"]
+    assert codes(folded(None, slow, now=NOW + 480)) == []
+
+
+def test_active_links_are_not_known_of_a_gpu_that_cannot_be_asked() -> None:
+    before = folded(None, reading())
+    after = folded(before, lost(reading(), 3))
+    assert [gpu.nvlinks for gpu in after.gpus] == [18, 18, 18, None, 18, 18, 18, 18]
+    assert after.gpus[3].serial == before.gpus[3].serial
 
 
 class TestCount:
@@ -234,6 +287,22 @@ class TestEvents:
         report = folded(report, reading())
         assert [(f.code, f.gpu) for f in report.faults] == [("xid-79", 3), ("xid-95", 5)]
 
+    def test_end_with_the_reset_that_the_gpu_waited_for(self) -> None:
+        silent = {"recovery_action": Unsupported("NotSupported")}
+        waiting = with_gpu(reading(), 3, reset_required=True, **silent)
+        report = folded(None, waiting, xid(95), xid(95, 5))
+        after = folded(report, with_gpu(reading(), 3, **silent))
+        assert [(f.code, f.gpu) for f in after.faults] == [("xid-95", 5)]
+
+    def test_end_with_a_state_that_only_a_reset_ends(self) -> None:
+        report = folded(None, PENDING, xid(63), xid(63, 5))
+        assert [(f.code, f.gpu) for f in folded(report, reading()).faults] == [("xid-63", 5)]
+
+    def test_do_not_end_with_a_state_that_nobody_looks_at_any_more(self) -> None:
+        report = folded(None, PENDING, xid(63))
+        after = folded(report, reading(), disabled=frozenset({"row-remap"}))
+        assert codes(after) == ["xid-63"]
+
     def test_do_not_end_while_the_gpu_still_waits_for_its_reset(self) -> None:
         report = folded(None, with_gpu(reading(), 3, recovery_action=1), xid(95))
         waiting = with_gpu(reading(), 3, recovery_action=0, reset_required=True)
@@ -283,6 +352,17 @@ def test_faults_are_at_most_32_and_the_worst_come_first() -> None:
     assert ranks[:16] == [Severity.FATAL] * 16
     assert ranks[16:24] == [Severity.DEGRADED] * 8
     assert len(str(report.to_dict())) < 16_000
+
+
+def test_of_too_many_equal_faults_the_latest_are_kept() -> None:
+    batch = [
+        xid(code, gpu, at=NOW + number)
+        for number, code in enumerate((8, 11, 25, 32, 39))
+        for gpu in range(8)
+    ]
+    assert {fault.code for fault in folded(None, reading(), *batch).faults} == {
+        f"xid-{code}" for code in (11, 25, 32, 39)
+    }
 
 
 def test_faults_are_counted_per_gpu() -> None:

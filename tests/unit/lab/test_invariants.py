@@ -9,6 +9,7 @@ from tramontane.lab.invariants import (
     SeenBlade,
     SeenGang,
     SeenPod,
+    condemned_without_cause,
     gpus_given_twice,
     partly_placed,
     restarted_without_cause,
@@ -96,3 +97,24 @@ def test_a_pod_that_went_needs_an_incident_for_its_seat() -> None:
     assert len(restarted_without_cause([POD], other_seat, 1.0)) == 1
     recorded = {"ml/llama": Recorded({("BladeFault", (0, 3))})}
     assert restarted_without_cause([POD], recorded, 1.0) == []
+
+
+@pytest.mark.parametrize(
+    ("state", "broken"),
+    [
+        pytest.param("Delivered", False, id="delivered"),
+        pytest.param("Qualifying", False, id="qualifying"),
+        pytest.param("Healthy", False, id="healthy"),
+        pytest.param("Unknown", False, id="nobody-knows"),
+        pytest.param("Suspect", True, id="suspect"),
+        pytest.param("Quarantined", True, id="quarantined"),
+        pytest.param("Draining", True, id="draining"),
+        pytest.param("Repairing", True, id="repairing"),
+        pytest.param("Requalifying", True, id="requalifying"),
+        pytest.param("RMA", True, id="rma"),
+    ],
+)
+def test_only_sick_blades_are_condemned(state: str, broken: bool) -> None:
+    seen = SeenBlade("gpu-1", state, 0.0)
+    assert bool(condemned_without_cause(seen, frozenset({"gpu-2"}), 1.0)) is broken
+    assert condemned_without_cause(seen, frozenset({"gpu-1"}), 1.0) == []

@@ -14,7 +14,9 @@ from tramontane.api.nodepool import NodePool
 from tramontane.cli.main import main
 from tramontane.lab import paths
 from tramontane.lab.cluster import pool_of
+from tramontane.lab.demo_tranche import tranche_pool
 from tramontane.lab.description import Description
+from tramontane.lab.faults import KINDS
 from tramontane.lab.fleet import Layout
 from tramontane.lab.keys import make_keys, write_kubeconfig
 from tramontane.lab.kwokconfig import PodTiming, kwok_config
@@ -111,6 +113,29 @@ def test_commands_say_what_is_missing(tmp_path: Path, arguments: list[str], says
 def test_down_without_a_lab_is_no_error(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["lab", "down", "--dir", str(tmp_path)])
     assert (done.exit_code, done.output) == (0, "nothing was running\n")
+
+
+def test_the_help_of_inject_lists_every_fault() -> None:
+    done = CliRunner().invoke(main, ["lab", "inject", "--help"])
+    assert done.exit_code == 0
+    listed = done.output.partition("Faults:")[2].splitlines()
+    names = [line.split()[0] for line in listed if line[2:3].strip()]
+    assert names == list(KINDS)
+
+
+@pytest.mark.parametrize("scenario", ["thousand", "tranche"])
+def test_the_demo_offers_its_scenarios(scenario: str) -> None:
+    done = CliRunner().invoke(main, ["lab", "demo", "--help"])
+    assert scenario in done.output.partition("--scenario")[2]
+
+
+def test_the_tranches_pool_is_a_valid_one() -> None:
+    pool = NodePool.model_validate(tranche_pool(Layout(blades=64)))
+    asked = pool.spec.qualification
+    assert asked is not None
+    assert asked.collective is not None
+    assert (asked.collective.group_size, asked.collective.min_bandwidth) == (8, 300)
+    assert pool.spec.remediation.reboot is not None
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import itertools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -11,8 +12,17 @@ from tramontane.api.clock import micro, utc
 from tramontane.api.names import MANAGER_AGENT, MANAGER_OPERATOR
 from tramontane.controllers import informers as caches
 from tramontane.controllers.nodepool.reconcile import NodePoolController
-from tramontane.kube.client import Invalid, NotFound
-from tramontane.kube.resources import BLADES, GANGS, LEASES, NODEPOOLS, NODES, Resource
+from tramontane.kube.client import AlreadyExists, Invalid, NotFound
+from tramontane.kube.resources import (
+    BLADES,
+    GANGS,
+    LEASES,
+    NODEPOOLS,
+    NODES,
+    PODS,
+    SERVICES,
+    Resource,
+)
 
 NOW = 1_800_000_000.0
 SYSTEM = "tramontane-system"
@@ -24,11 +34,14 @@ class Api:
 
     def __init__(self) -> None:
         self.objects: dict[Resource, dict[str, Raw]] = {
-            one: {} for one in (BLADES, GANGS, LEASES, NODEPOOLS, NODES)
+            one: {} for one in (BLADES, GANGS, LEASES, NODEPOOLS, NODES, PODS, SERVICES)
         }
         self.writes: list[tuple[str, str, str]] = []
         self.lagging: set[Resource] = set()
-        self.tell: dict[Resource, Callable[[str, Raw | None], None]] = {}
+        self.tell: dict[Resource, Callable[[str, Raw | None], None]] = {
+            SERVICES: lambda _key, _raw: None
+        }
+        self.now: Callable[[], float] = lambda: NOW
         self._held: list[tuple[Resource, str, Raw | None]] = []
         self._versions = itertools.count(1)
         self._uids = itertools.count(1)
@@ -107,12 +120,31 @@ class Api:
             return raw
         return copy.deepcopy(self.put(resource, raw))
 
-    async def delete(self, resource: Resource, name: str) -> None:
+    async def create(self, resource: Resource, body: Raw, namespace: str) -> Raw:
         await asyncio.sleep(0)
+        name = body["metadata"]["name"]
+        self.writes.append(("create", resource.plural, name))
+        if f"{namespace}/{name}" in self.objects[resource]:
+            raise AlreadyExists(409, "AlreadyExists", name)
+        raw = copy.deepcopy(body)
+        raw["metadata"] |= {"namespace": namespace, "creationTimestamp": utc(self.now())}
+        return copy.deepcopy(self.put(resource, raw))
+
+    async def delete(
+        self,
+        resource: Resource,
+        name: str,
+        namespace: str | None = None,
+        *,
+        grace_period_s: int | None = None,
+    ) -> None:
+        await asyncio.sleep(0)
+        assert grace_period_s is None or namespace is not None
         self.writes.append(("delete", resource.plural, name))
-        if name not in self.objects[resource]:
+        key = f"{namespace}/{name}" if namespace else name
+        if key not in self.objects[resource]:
             raise NotFound(404, "NotFound", name)
-        self.drop(resource, name)
+        self.drop(resource, key)
 
 
 def _apply(raw: Raw, body: Raw, manager: str, subresource: str | None) -> None:
@@ -182,6 +214,7 @@ class Hall:
         self.api = api or Api()
         self.now = now
         self.recorder = Recorder()
+        self.api.now = lambda: self.now
         client: Any = self.api
         self.informers = caches.connect(client, SYSTEM)
         by_resource: Mapping[Resource, Any] = {
@@ -190,14 +223,21 @@ class Hall:
             NODES: self.informers.nodes,
             GANGS: self.informers.gangs,
             LEASES: self.informers.leases,
+            PODS: self.informers.pods,
         }
         for resource, informer in by_resource.items():
             self.api.tell[resource] = _teller(informer)
+        self.api.tell[PODS] = _split(self.informers)
+        for resource in by_resource:
             for key, raw in self.api.objects[resource].items():
                 self.api.tell[resource](key, raw)
         recorder: Any = self.recorder
         self.controller = NodePoolController(
-            client, self.informers, recorder, lambda: self.now, lambda: self.now - NOW
+            client,
+            self.informers,
+            recorder,
+            clock=lambda: self.now,
+            monotonic=lambda: self.now - NOW,
         )
         self.controller.wire()
         self._stop = asyncio.Event()
@@ -340,6 +380,31 @@ class Hall:
             },
         )  # fmt: skip
 
+    def guest(self, name: str, blade: str) -> None:
+        """Let a pod of a gang be on a blade."""
+        meta = {"name": name, "namespace": "ml", "labels": {"tramontane.dev/gang": "job"}}
+        pod = {"metadata": meta, "spec": {"nodeName": blade, "containers": []}}
+        self.api.put(PODS, {**pod, "status": {"phase": "Running"}})
+
+    def works(self, blade: str = "") -> list[str]:
+        """Return the names of the work pods, of one blade or of all."""
+        return [
+            raw["metadata"]["name"]
+            for raw in self.api.objects[PODS].values()
+            if "tramontane.dev/work" in raw["metadata"]["labels"]
+            and blade in {"", raw["spec"]["nodeName"]}
+        ]
+
+    def finish(self, name: str, code: int = 0, **said: Any) -> None:
+        """Let a work pod end with an exit code and its last line."""
+        raw = copy.deepcopy(self.api.objects[PODS][f"{SYSTEM}/{name}"])
+        ended = {"exitCode": code, "message": json.dumps(said), "reason": "Completed"}
+        raw["status"] = {
+            "phase": "Failed" if code else "Succeeded",
+            "containerStatuses": [{"name": "test", "state": {"terminated": ended}}],
+        }
+        self.api.put(PODS, raw)
+
     def spec(self, name: str, **fields: Any) -> None:
         raw = copy.deepcopy(self.api.objects[BLADES][name])
         raw["spec"] |= fields
@@ -380,6 +445,20 @@ class Hall:
         return next((one for one in status.get("conditions", ()) if one["type"] == type_), {})
 
 
+def _split(informers: caches.Informers) -> Callable[[str, Raw | None], None]:
+    """Tell each of the two caches of pods what its label selector lets through."""
+    gangs, works = _teller(informers.pods), _teller(informers.works)
+
+    def tell(key: str, raw: Raw | None) -> None:
+        labels = {} if raw is None else raw["metadata"].get("labels") or {}
+        if raw is None or "tramontane.dev/gang" in labels:
+            gangs(key, raw)
+        if raw is None or "tramontane.dev/work" in labels:
+            works(key, raw)
+
+    return tell
+
+
 def _teller(informer: Any) -> Callable[[str, Raw | None], None]:
     def tell(key: str, raw: Raw | None) -> None:
         if raw is None:
@@ -396,7 +475,7 @@ def fault(code: str = "xid-79", severity: str = "Fatal", at: float = NOW, **more
         "check": "xid",
         "gpu": 3,
         "severity": severity,
-        "action": "Reset",
+        "action": "Drain",
         "count": 1,
         "firstSeen": utc(at),
         "lastSeen": utc(at),

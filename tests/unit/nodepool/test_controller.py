@@ -61,9 +61,9 @@ async def test_a_fatal_fault_marks_the_node_before_all_else() -> None:
         await hall.settle()
         mine = [what for _, what, name in hall.api.writes[writes:] if name == "gpu-3"]
         assert mine[0] == "nodes"
-        assert mine.count("blades/status") == 1
-        assert (hall.state("gpu-3"), hall.why("gpu-3")) == ("Quarantined", "HardwareFault")
-        assert hall.taints("gpu-3") == {TAINT_BLADE: "Quarantined"}
+        assert mine.count("blades/status") == 2, "Quarantined, and Draining while it is used"
+        assert (hall.state("gpu-3"), hall.why("gpu-3")) == ("Draining", "HardwareFault")
+        assert hall.taints("gpu-3") == {TAINT_BLADE: "Draining"}
         assert hall.condition("gpu-3") == ("False", "xid-79")
         (incident,) = hall.blade("gpu-3")["status"]["incidents"]
         assert incident["code"] == "xid-79"
@@ -155,9 +155,13 @@ async def test_inventory_must_match_and_may_be_put_right_in_the_pool() -> None:
 
 async def test_over_budget_nothing_more_is_taken_and_room_is_used() -> None:
     names = [f"gpu-{i}" for i in range(8)]
+    breaker = {"threshold": "100%"}
     async with Hall() as hall:
         await healthy(
-            hall, *names, remediation={"maxUnavailable": "25%"}, health={"clearAfter": "1s"}
+            hall,
+            *names,
+            remediation={"maxUnavailable": "25%", "breaker": breaker},
+            health={"clearAfter": "1s"},
         )
         for name in names[:4]:
             hall.report(name, fault())
@@ -178,7 +182,9 @@ async def test_over_budget_nothing_more_is_taken_and_room_is_used() -> None:
         await hall.advance(2.0)
         assert hall.state(out[0]) == "Healthy"
         assert sum(hall.state(name) == "Quarantined" for name in names) == 2
-        hall.pool(remediation={"maxUnavailable": 4}, health={"clearAfter": "1s"})
+        hall.pool(
+            remediation={"maxUnavailable": 4, "breaker": breaker}, health={"clearAfter": "1s"}
+        )
         await hall.settle()
         await hall.advance(2.0)
         assert sum(hall.state(name) == "Quarantined" for name in names) == 3

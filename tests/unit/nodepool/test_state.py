@@ -259,11 +259,11 @@ def case(  # noqa: PLR0917 - a row of a table
             "12 off", signs(finding=FATAL), "Healthy", "HardwareFault", "Fatal", ruling=Ruling.OFF
         ),
         case("13 probe hangs", signs(finding=HUNG), "Unknown", "ProbeHung", "Unknown"),
-        case("14 degraded", signs(finding=DEGRADED), "Healthy", "HardwareFault", "Degraded"),
+        case("14 degraded", signs(finding=DEGRADED), "Suspect", "HardwareFault", "Degraded"),
         case(
             "14 degraded, gone, window runs",
             signs(reported_at=NOW - 5),
-            "Healthy",
+            "Suspect",
             "HardwareFault",
             "Degraded",
             WATCHED,

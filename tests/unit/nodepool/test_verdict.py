@@ -1,5 +1,6 @@
 """Reports against inventory, rules and release."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,7 +8,9 @@ import pytest
 from tramontane.api.blade import Fault, Report
 from tramontane.api.clock import utc
 from tramontane.api.nodepool import NodePool
+from tramontane.api.reasons import BladeReason
 from tramontane.controllers.nodepool import policy, verdict
+from tramontane.controllers.nodepool.policy import Usual
 
 NOW = 1_800_000_000.0
 GPUS = [{"index": i, "product": "NVIDIA-H200", "memory": "141Gi"} for i in range(8)]
@@ -28,9 +31,21 @@ def read(**spec: Any) -> policy.Policy:
     )
 
 
-def report(*faults: dict[str, Any], gpus: Any = GPUS, driver: str | None = "580.95.05") -> Report:
+def report(
+    *faults: dict[str, Any],
+    gpus: Any = GPUS,
+    driver: str | None = "580.95.05",
+    network: dict[str, Any] | None = None,
+) -> Report:
     agent = {"driver": driver, "time": utc(NOW)}
-    return Report.model_validate({"agent": agent, "gpus": gpus, "faults": faults})
+    shown = {} if network is None else {"network": network}
+    return Report.model_validate({"agent": agent, "gpus": gpus, "faults": faults, **shown})
+
+
+def having(index: int, **more: Any) -> list[dict[str, Any]]:
+    """Return the GPUs, all with 18 links, VBIOS and GSP firmware, one of them with more."""
+    base = {"nvlinks": 18, "vbios": "96.00", "gspFirmware": "580.95.05"}
+    return [{**gpu, **base, **(more if gpu["index"] == index else {})} for gpu in GPUS]
 
 
 def fault(code: str = "xid-79", severity: str = "Fatal", **more: Any) -> dict[str, Any]:
@@ -140,6 +155,92 @@ def rule(severity: str, **more: Any) -> dict[str, Any]:
             ("Fatal", "Inspect", "inventory-mismatch"),
             id="driver unknown",
         ),
+        pytest.param(
+            {},
+            report(fault("gpu-count", action="Reboot", check="gpu-count"), gpus=GPUS[:7]),
+            ("Fatal", "Reboot", "gpu-count"),
+            id="a GPU that fell off the bus is no wrong delivery",
+        ),
+        pytest.param(
+            {},
+            report(fault("a"), fault("b", "Info", action="Inspect")),
+            ("Fatal", "Reset", "a"),
+            id="a ticket keeps no repair away",
+        ),
+        pytest.param(
+            {},
+            report(fault("b", "Info", action="Inspect")),
+            ("Info", "Inspect", "b"),
+            id="a ticket alone",
+        ),
+        pytest.param(
+            {},
+            report(fault("xid-63", "Degraded"), fault("nvlink-down", "Degraded")),
+            ("Degraded", "Reset", "nvlink-down"),
+            id="what cannot wait speaks first",
+        ),
+        pytest.param(
+            {"gpu": {"count": 8, "nvlinkLinks": 18}},
+            report(gpus=having(3, nvlinks=17)),
+            ("Fatal", "Inspect", "inventory-mismatch"),
+            id="a link short",
+        ),
+        pytest.param(
+            {"gpu": {"count": 8, "nvlinkLinks": 18}},
+            report(gpus=having(3)),
+            ("None", "None", ""),
+            id="all links",
+        ),
+        pytest.param(
+            {"gpu": {"count": 8, "nvlinkLinks": 18}}, report(), ("None", "None", ""), id="no links"
+        ),
+        pytest.param(
+            {"gpu": {"count": 8, "nvlinkLinks": 18}},
+            report(
+                fault("nvlink-down", "Degraded", check="nvlink-state"), gpus=having(3, nvlinks=17)
+            ),
+            ("Degraded", "Reset", "nvlink-down"),
+            id="a link that the agent saw fail",
+        ),
+        pytest.param(
+            {"gpu": {"count": 8, "infinibandPorts": 8, "infinibandRate": 400}},
+            report(network={"ports": 8, "rate": 400}),
+            ("None", "None", ""),
+            id="all ports",
+        ),
+        pytest.param(
+            {"gpu": {"count": 8, "infinibandPorts": 8}},
+            report(network={"ports": 7, "rate": 400}),
+            ("Degraded", "Inspect", "inventory-mismatch"),
+            id="a port short",
+        ),
+        pytest.param(
+            {"gpu": {"count": 8, "infinibandRate": 400}},
+            report(network={"ports": 8, "rate": 200}),
+            ("Degraded", "Inspect", "inventory-mismatch"),
+            id="a slow port",
+        ),
+        pytest.param(
+            {"gpu": {"count": 8, "infinibandRate": 400}},
+            report(network={"ports": 0}),
+            ("None", "None", ""),
+            id="no port no rate",
+        ),
+        pytest.param(
+            {"gpu": {"count": 8, "infinibandPorts": 8, "infinibandRate": 400}},
+            report(),
+            ("None", "None", ""),
+            id="ports not known",
+        ),
+        pytest.param(
+            {"gpu": {"count": 8, "infinibandPorts": 8}},
+            report(
+                fault("infiniband-down", check="infiniband-state", action="Inspect"),
+                network={"ports": 7, "rate": 400},
+            ),
+            ("Fatal", "Inspect", "infiniband-down"),
+            id="a port that the agent saw fail",
+        ),
     ],
 )
 def test_the_verdict_of_a_report(
@@ -182,3 +283,110 @@ def test_a_fault_without_times_counts() -> None:
     bare = Fault.model_validate(fault())
     assert verdict.override(bare, (), NOW) == bare
     assert verdict.judge(report(fault()), read(), NOW, NOW).code == "xid-79"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        pytest.param(report(gpus=having(3)), "", id="same"),
+        pytest.param(report(gpus=GPUS), "", id="not shown"),
+        pytest.param(
+            report(gpus=having(3, vbios="95.00")),
+            "GPU 3 have VBIOS 95.00, most of the pool have 96.00",
+            id="vbios",
+        ),
+        pytest.param(
+            report(gpus=having(3, gspFirmware="575.57")),
+            "GPU 3 have GSP firmware 575.57, most of the pool have 580.95.05",
+            id="gsp",
+        ),
+        pytest.param(
+            report(gpus=having(3), driver="575.57"),
+            "driver is 575.57, most of the pool have 580.95.05",
+            id="driver",
+        ),
+        pytest.param(report(gpus=having(3), driver=None), "", id="driver not known"),
+    ],
+)
+def test_a_blade_unlike_the_others_is_a_note(given: Report, said: str) -> None:
+    usual = Usual("580.95.05", "96.00", "580.95.05")
+    found = verdict.judge(given, replace(read(), usual=usual), NOW, None)
+    assert found.message == said
+    assert found.severity.value == ("Info" if said else "None")
+    assert found.reason == (BladeReason.INVENTORY_MISMATCH if said else None)
+    assert verdict.judge(given, read(), NOW, None) == verdict.NOTHING
+
+
+@pytest.mark.parametrize(
+    ("drivers", "usual"),
+    [
+        ([], ""),
+        (["580", "580", "575"], "580"),
+        (["580", "575"], ""),
+        (["580", None, None], "580"),
+        (["580", "580", "575", "570", "565"], ""),
+    ],
+)
+def test_the_usual_driver_is_that_of_more_than_half(drivers: list[str | None], usual: str) -> None:
+    reports = [report(gpus=having(3, vbios=f"{driver}"), driver=driver) for driver in drivers]
+    assert policy.usual_of(reports).driver == usual
+
+
+def test_what_is_usual_is_counted_by_blade_not_by_gpu() -> None:
+    found = policy.usual_of([report(gpus=having(3)), report(gpus=having(3))])
+    assert found == Usual("580.95.05", "96.00", "580.95.05")
+    assert policy.usual_of([report(gpus=having(3)), report(gpus=GPUS)]).vbios == "96.00"
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        pytest.param(fault("xid-94", count=2), BladeReason.RECURRING_FAULT, id="came-back"),
+        pytest.param(fault("xid-94"), BladeReason.HARDWARE_FAULT, id="once"),
+        pytest.param(
+            fault("xid-94", "Info", action="RestartApp", count=9),
+            BladeReason.HARDWARE_FAULT,
+            id="often-in-one-burst",
+        ),
+        pytest.param(fault("xid-48", count=2), BladeReason.HARDWARE_FAULT, id="one-burst-of-48"),
+        pytest.param(
+            fault("xid-48", count=2, action="Replace"), BladeReason.RECURRING_FAULT, id="48-again"
+        ),
+        pytest.param(fault("xid-79", count=5), BladeReason.HARDWARE_FAULT, id="no-such-rule"),
+        pytest.param(
+            fault("nvml-unresponsive", check="nvml"), BladeReason.PROBE_HUNG, id="no-answer"
+        ),
+    ],
+)
+def test_a_fault_that_is_judged_by_its_return_says_so(
+    given: dict[str, Any], reason: BladeReason
+) -> None:
+    assert verdict.judge(report(given), read(), NOW, None).reason is reason
+
+
+def test_a_finding_says_when_and_in_which_boot_it_was_seen() -> None:
+    given = fault(firstSeen=utc(NOW - 60), lastSeen=utc(NOW - 5), bootID="b1")
+    found = verdict.judge(report(given), read(), NOW, None)
+    assert (found.first_seen, found.last_seen, found.fault_boot_id) == (NOW - 60, NOW - 5, "b1")
+    assert (verdict.NOTHING.last_seen, verdict.NOTHING.fault_boot_id) == (None, "")
+
+
+@pytest.mark.parametrize(
+    ("faults", "waits"),
+    [
+        pytest.param([fault("xid-63", "Degraded")], True, id="a remapped row"),
+        pytest.param([fault("xid-63")], False, id="made fatal by a rule"),
+        pytest.param([fault("nvlink-down", "Degraded")], False, id="a link"),
+        pytest.param(
+            [fault("row-remap-pending", "Degraded"), fault("nvlink-down", "Degraded")],
+            False,
+            id="both",
+        ),
+        pytest.param([fault("xid-63", "Degraded"), fault("xid-31", "Info")], True, id="and a note"),
+        pytest.param([fault("xid-63", "Degraded"), fault()], False, id="and a fatal one"),
+    ],
+)
+def test_a_reset_waits_for_the_jobs_end_only_where_nothing_is_harmed(
+    faults: list[dict[str, Any]], waits: bool
+) -> None:
+    assert verdict.judge(report(*faults), read(), NOW, None).waits_for_idle is waits

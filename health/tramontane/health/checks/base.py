@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from tramontane.api.blade import Action, Severity
-from tramontane.health.device import GpuReading, Reading, Unsupported
+from tramontane.health.device import GpuReading, Reading, Sample, Unsupported
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +44,16 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What a check may know of earlier readings: how many GPUs the blade had."""
+    """What a check may know beside the reading that it judges.
+
+    `gpus` is how many GPUs the blade had, `at` when the reading was taken (Unix seconds), and
+    `previous` the readings before it, oldest first, as `window.remember` keeps them: none after
+    the agent has started, so a rule about time begins anew then.
+    """
 
     gpus: int = 0
+    at: float = 0.0
+    previous: tuple[Sample, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +75,37 @@ def per_gpu(
     judge: Callable[[GpuReading, T], Iterable[Finding]],
 ) -> Check:
     """Return a check that judges one value of each GPU."""
+    return over_time(name, source, value, lambda gpu, seen, _past: judge(gpu, seen))
 
-    def run(reading: Reading, _past: Past) -> Outcome:
+
+def over_time(
+    name: str,
+    source: str,
+    value: Callable[[GpuReading], T | Unsupported],
+    judge: Callable[[GpuReading, T, Past], Iterable[Finding]],
+    span_s: float = 0.0,
+) -> Check:
+    """Return a check that judges one value of each GPU by how it came to be.
+
+    Until the readings reach back `span_s`, a GPU without finding is not yet known to be well: the
+    check is blind for it, so that a fault from before the agent's start stays open.
+    """
+
+    def run(reading: Reading, past: Past) -> Outcome:
+        young = bool(span_s) and not (past.previous and past.at - past.previous[0].at >= span_s)
         findings: list[Finding] = []
         blind: set[int | None] = set()
         unknown = False
         for gpu in reading.gpus:
             seen = value(gpu)
-            if not isinstance(seen, Unsupported):
-                findings += judge(gpu, seen)
+            if isinstance(seen, Unsupported):
+                blind.add(gpu.index)
+                unknown |= not (gpu.lost or gpu.reset_required)
                 continue
-            blind.add(gpu.index)
-            unknown |= not (gpu.lost or gpu.reset_required)
+            found = list(judge(gpu, seen, past))
+            findings += found
+            if young and not found:
+                blind.add(gpu.index)
         return Outcome(tuple(findings), frozenset(blind), unknown)
 
     return Check(name, source, run)

@@ -1,8 +1,8 @@
 """ecc-errors: no uncorrectable memory error since the driver was loaded.
 
-Aggregate counts are a GPU's history and no fault by themselves; they are metrics. A single
-uncorrectable error is contained or remapped by the driver, and says so by XID; what stays is a
-GPU that wants a reset before it takes new work.
+A single uncorrectable error is contained or remapped by the driver, and says so by XID; what
+stays is a GPU that wants a reset before it takes new work. Counts over the GPU's life are
+ecc-aggregate's, how fast corrected errors come is ecc-rate's.
 """
 
 from collections.abc import Iterator

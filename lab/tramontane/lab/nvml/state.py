@@ -41,6 +41,7 @@ class GpuState:
     serial: str
     bus_id: str
     vbios: str = "96.00.A5.00.01"
+    gsp: str = "580.95.05"
     memory: int = 141 * _GIB
     memory_used: int = 0
     ecc_current: int = 1
@@ -55,10 +56,29 @@ class GpuState:
     remap_unc: int = 0
     remap_pending: bool = False
     remap_failure: bool = False
+    banks_without_spares: int = 0
+    bank_active: int = 0
+    bank_pending: bool = False
+    bank_exhausted: int = 0
+    retires_pages: bool = False  # as GPUs did before Ampere
+    retired_single: int = 0
+    retired_double: int = 0
+    retired_pending: bool = False
+    repair_channel: bool = False
+    repair_tpc: bool = False
     recovery_action: int = 0
     temperature: int = 41
+    memory_temperature: int = 47
+    margin: int = 46
     power_mw: int = 118_000
+    power_limit_mw: int = 700_000
+    power_default_mw: int = 700_000
     clock_reasons: int = 0x1
+    utilization: int = 0
+    persistence: bool = True
+    mig_current: bool = False
+    mig_pending: bool = False
+    processes: int = 0
     pcie_width: int = 16
     pcie_max_width: int = 16
     pcie_gen: int = 5
@@ -74,6 +94,11 @@ class GpuState:
     reset_required: bool = False
     hang: bool = False
     nvlink: tuple[int, ...] = (1,) * 18
+    nvlink5: bool = False
+    nvlink_replays: tuple[int, ...] = ()
+    nvlink_recoveries: tuple[int, ...] = ()
+    nvlink_crc: tuple[int, ...] = ()
+    nvlink_failed: tuple[int, ...] = ()
     fail: Mapping[str, int] = field(default_factory=dict)
 
     def lines(self, index: int) -> list[str]:
@@ -83,8 +108,8 @@ class GpuState:
             value: Any = getattr(self, item.name)
             if item.name == "fail":
                 out += [f"fail {name} {code}" for name, code in sorted(value.items())]
-            elif item.name == "nvlink":
-                out.append(f"nvlink {' '.join(map(str, value))}")
+            elif isinstance(value, tuple):
+                out.append(f"{item.name} {' '.join(map(str, value))}")
             else:
                 out.append(f"{item.name} {int(value) if isinstance(value, bool) else value}")
         return out

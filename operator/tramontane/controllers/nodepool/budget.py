@@ -1,9 +1,19 @@
 """Count who is out, so that no quarantine takes more of a pool than its owner allows.
 
-*Out* are blades that are Quarantined, Lost, or Unknown after they have reported at least once. A
-new blade whose agent has never spoken is no capacity yet, so it does not use the budget up; nor
-does one that is Unknown because its quarantine was refused, or two of them would block each other.
-A person's hold is never refused, but what it takes counts.
+*Out* is what could work and may not:
+
+| state                                        | out                                             |
+|----------------------------------------------|-------------------------------------------------|
+| Quarantined, Draining, Repairing, RMA, Lost  | yes                                             |
+| Requalifying                                 | yes: it was capacity, and is not back yet       |
+| Delivered, Qualifying                        | no: it is no capacity yet                       |
+| Unknown, and has reported at least once      | yes, but for the next row                       |
+| Unknown because its quarantine was refused   | no: two of them would block each other          |
+| Unknown, and has never reported              | no: it is no capacity yet                       |
+| Healthy, Suspect                             | no: what runs there runs on                     |
+
+A new blade that fails its qualification goes from Qualifying to Quarantined, and is out then. A
+person's hold is never refused, but what it takes counts.
 
 The ledger holds decisions, not what the API shows: it is changed at the moment of deciding, with
 no await between question and answer, so that two workers cannot both take the last place.
@@ -25,12 +35,14 @@ _OUT = frozenset(
         BladeState.LOST,
     }
 )
+# Why a blade that must go is still there: only if it never worked is it Unknown.
+_REFUSED = frozenset({BladeReason.BUDGET_EXHAUSTED, BladeReason.BREAKER_OPEN})
 
 
 def is_out(state: BladeState | None, reason: BladeReason | None, *, reported: bool) -> bool:
     """Return whether a blade in that state counts as unavailable."""
     if state is BladeState.UNKNOWN:
-        return reported and reason is not BladeReason.BUDGET_EXHAUSTED
+        return reported and reason not in _REFUSED
     return state in _OUT
 
 

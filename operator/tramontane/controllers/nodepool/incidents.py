@@ -9,7 +9,8 @@ cleared before its incident is closed. So it is kept in the API, not in a proces
 | Degraded or Fatal fault, none open           | one more, from the state before to the one after|
 | the same, one open, blade now quarantined    | the open one goes to Quarantined                |
 | fault gone, window running                   | as it is                                        |
-| fault gone, window over                      | outcome `clean for 10m`                         |
+| fault gone, window over, blade works again   | outcome `clean for 10m`, `reboot, back in 14m`  |
+| fault gone, blade in repair or qualification | as it is                                        |
 | fault gone, a person released the blade since| outcome `released by anna: new fan`             |
 | held                                         | one more, without a code                        |
 | hold ended                                   | outcome `hold ended`                            |
@@ -18,10 +19,11 @@ cleared before its incident is closed. So it is kept in the API, not in a proces
 At most 20 are kept. The newest are last.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tramontane.api import clock
-from tramontane.api.blade import MAX_INCIDENTS, BladeState, Incident, Release, Severity
+from tramontane.api.blade import MAX_INCIDENTS, BladeRepair, BladeState, Incident, Release, Severity
 from tramontane.api.quantity import format_duration
 from tramontane.controllers.nodepool.state import Decision, Signs
 from tramontane.controllers.nodepool.verdict import milder
@@ -38,12 +40,14 @@ class Context:
         jobs: gangs that have a seat on the blade, `namespace/name`.
         release: the release that is in force, or None.
         clear_after: the pool's `health.clearAfter`, for the outcome.
+        repair: what was done about it, or None.
     """
 
     before: BladeState | None
     jobs: tuple[str, ...]
     release: Release | None
     clear_after_s: float
+    repair: BladeRepair | None = None
 
 
 def open_fault(record: Record) -> Incident | None:
@@ -77,8 +81,9 @@ def follow(record: Record, signs: Signs, decision: Decision, context: Context) -
     if milder(finding.severity, Severity.DEGRADED):
         if current is None or decision.clearing:
             return record
-        return _replaced(record, current, {"outcome": _outcome(current, context)})
-    quarantined = decision.state is BladeState.QUARANTINED
+        outcome = _outcome(current, context, signs.now)
+        return _replaced(record, current, {"outcome": outcome})
+    quarantined = decision.by_fault
     if current is None:
         opened = Incident(
             at=clock.utc(signs.now),
@@ -86,13 +91,15 @@ def follow(record: Record, signs: Signs, decision: Decision, context: Context) -
             gpu=finding.gpu,
             from_=context.before,
             to=decision.state,
+            severity=finding.severity,
             action=finding.action,
             jobs=context.jobs,
             detected_after=_detected_after(signs),
         )
         return (*record, opened)[-MAX_INCIDENTS:]
     if quarantined and current.to is not BladeState.QUARANTINED:
-        return _replaced(record, current, {"to": decision.state, "code": finding.code})
+        update = {"to": decision.state, "code": finding.code, "severity": finding.severity}
+        return _replaced(record, current, update)
     return record
 
 
@@ -111,11 +118,11 @@ def _holds(record: Record, signs: Signs, decision: Decision, context: Context) -
     return record
 
 
-def _replaced(record: Record, old: Incident, update: dict[str, object]) -> Record:
+def _replaced(record: Record, old: Incident, update: Mapping[str, object]) -> Record:
     return tuple(one.model_copy(update=update) if one is old else one for one in record)
 
 
-def _outcome(fault: Incident, context: Context) -> str:
+def _outcome(fault: Incident, context: Context, now: float) -> str:
     release = context.release
     if release is None or not release.at or not fault.at:
         by_person = False
@@ -123,6 +130,11 @@ def _outcome(fault: Incident, context: Context) -> str:
         by_person = clock.parse(fault.at) < clock.parse(release.at)
     if release is not None and by_person:
         return f"released by {release.by}: {release.reason}"[:1024]
+    repair = context.repair
+    if repair is not None and repair.attempts and fault.at:
+        word = repair.action.value.lower()
+        times = f" x{repair.attempts}" if repair.attempts > 1 else ""
+        return f"{word}{times}, back in {format_duration(now - clock.parse(fault.at))}"
     return f"clean for {format_duration(context.clear_after_s)}"
 
 

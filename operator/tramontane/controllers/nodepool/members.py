@@ -22,7 +22,9 @@ class Members:
         pools: Mapping[str, NodePool],
         nodes: Mapping[str, NodeView],
         blades: Mapping[str, Blade],
+        image: str = "",
     ) -> None:
+        self._image = image
         self._pools = pools
         self._nodes = nodes
         self._blades = blades
@@ -52,7 +54,7 @@ class Members:
             return None
         known = self._policies.get(pool)
         if known is None or known[0] is not found:
-            known = self._policies[pool] = (found, policy.read(found))
+            known = self._policies[pool] = (found, policy.read(found, self._image))
         return known[1]
 
     def look_at(self, node: str) -> frozenset[str]:

@@ -5,13 +5,13 @@
 | none              | yes  | any              | delete the Blade, clear labels, taint, condition  |
 | a pool            | yes  | none             | make it, mark the Node, status Unknown            |
 | a pool            | yes  | of another pool  | delete it; its deletion brings us back here       |
-| a pool            | yes  | its own          | what the state machine says                       |
+| a pool            | yes  | its own          | what state.py says, and life.py on top of it      |
 | none              | no   | named by a gang  | Lost, kept until the scheduler has moved the seat |
 | none              | no   | not named        | delete                                            |
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tramontane.api import clock
@@ -32,12 +32,14 @@ from tramontane.api.names import (
 )
 from tramontane.api.nodepool import RemediationMode
 from tramontane.controllers.informers import Node
-from tramontane.controllers.nodepool import incidents, nodepatch
+from tramontane.controllers.nodepool import history, incidents, life, nodepatch, repair
+from tramontane.controllers.nodepool.life import Life
 from tramontane.controllers.nodepool.policy import Policy
 from tramontane.controllers.nodepool.sight import (
     ANNOTATION_TRANCHE_COPIED,
     Sight,
     annotations_of,
+    around_of,
     signs_of,
 )
 from tramontane.controllers.nodepool.state import (
@@ -47,8 +49,18 @@ from tramontane.controllers.nodepool.state import (
     Signs,
     decide,
 )
+from tramontane.controllers.nodepool.works import Want
 
 Raw = dict[str, Any]
+
+_EVENT_ACTIONS = {
+    BladeState.QUARANTINED: "Quarantine",
+    BladeState.DRAINING: "Drain",
+    BladeState.REPAIRING: "Repair",
+    BladeState.RMA: "GiveUp",
+    BladeState.QUALIFYING: "Qualify",
+    BladeState.REQUALIFYING: "Qualify",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +105,7 @@ class Plan:
         uncondition: whether the Node's condition is to be taken off.
         status: the Blade's status to apply, without the report.
         delete: whether the Blade is to be deleted.
+        want: the work pod that the blade must have; all others go, unless `keep`.
         labels, taint: what `node` was made of, to make it anew if the Node has changed.
     """
 
@@ -105,6 +118,8 @@ class Plan:
     status: BladeStatus | None = None
     delete: bool = False
     decision: Decision | None = None
+    want: Want | None = None
+    keep: bool = False
     reported: bool = False
     note: Note | None = None
 
@@ -157,17 +172,25 @@ def _keep(sight: Sight, policy: Policy, rule: Callable[[Decision], Ruling]) -> P
     annotations = annotations_of(node, blade, policy)
     # 1. What is seen, and what is remembered.
     old = blade.status if blade is not None else BladeStatus()
-    record = old.incidents or _seeded(node, blade, sight.now)
+    release = blade.spec.release if blade is not None else None
     signs = signs_of(sight, policy, annotations)
-    prior = Prior(old.state, incidents.open_fault(record))
+    memory = life.begin(_memory(sight, old), policy.care, sight.now)
+    memory = life.released(memory, policy.care, release, sight.now)
+    own = life.own_finding(memory, release, sight.now)
+    if own is not None and signs.reported:
+        signs = replace(signs, finding=life.both(signs.finding, own))
+    prior = Prior(old.state, incidents.open_fault(memory.incidents))
     # 2. Decide; a fault's consequences need the pool's consent.
     decision = decide(signs, prior, policy, Ruling.GRANTED)
     if decision.by_fault:
         ruling = rule(decision)
         if ruling is not Ruling.GRANTED:
             decision = decide(signs, prior, policy, ruling)
-    # 3. What follows for Node and Blade.
-    status = _status(sight, policy, signs, decision, record)
+    # 3. Where that is on the blade's way, and which test or repair it needs there.
+    lived = life.live(around_of(sight, policy, signs), memory, policy.care, decision)
+    decision = lived.decision
+    # 4. What follows for Node and Blade.
+    status = _status(sight, policy, signs, lived, memory.incidents)
     labels, taint = _marks(node, policy, decision, annotations)
     wanted = _condition(decision, status)
     return Plan(
@@ -181,14 +204,26 @@ def _keep(sight: Sight, policy: Policy, rule: Callable[[Decision], Ruling]) -> P
         else None,
         status=status if status != ours(old) else None,
         decision=decision,
+        want=lived.want,
+        keep=lived.keep,
         reported=signs.reported,
         note=_note(old, decision),
     )
 
 
+def _memory(sight: Sight, old: BladeStatus) -> life.Memory:
+    return life.Memory(
+        state=old.state,
+        state_since=clock.parse(old.state_since) if old.state_since else None,
+        qualification=old.qualification,
+        repair=old.repair,
+        incidents=old.incidents or _seeded(sight.node, sight.blade, sight.now),
+    )
+
+
 def ours(status: BladeStatus) -> BladeStatus:
     """Return the part of a Blade's status that this controller writes."""
-    return status.model_copy(update={"report": None, "qualification": None, "history": None})
+    return status.model_copy(update={"report": None})
 
 
 def _blade(
@@ -235,15 +270,15 @@ def _seeded(node: Node | None, blade: Blade | None, now: float) -> incidents.Rec
         return ()
     if node is None or node.gpu_healthy != "False":
         return ()
-    if node.labels.get(LABEL_BLADE_STATE) != BladeState.QUARANTINED:
+    if node.labels.get(LABEL_BLADE_STATE) not in life.OUT:
         return ()
     return (incidents.lost_memory(node.gpu_healthy_reason, now),)
 
 
 def _status(
-    sight: Sight, policy: Policy, signs: Signs, decision: Decision, record: incidents.Record
+    sight: Sight, policy: Policy, signs: Signs, lived: Life, record: incidents.Record
 ) -> BladeStatus:
-    blade = sight.blade
+    blade, decision = sight.blade, lived.decision
     old = blade.status if blade is not None else BladeStatus()
     generation = blade.metadata.generation if blade is not None else 1
     now = clock.utc(sight.now)
@@ -252,7 +287,9 @@ def _status(
         jobs=sight.gangs,
         release=blade.spec.release if blade is not None else None,
         clear_after_s=policy.clear_after_s,
+        repair=blade.status.repair if blade is not None else None,
     )
+    followed = incidents.follow(record, signs, decision, context)
     works = decision.state is BladeState.HEALTHY and decision.severity in {
         Severity.NONE,
         Severity.INFO,
@@ -271,7 +308,10 @@ def _status(
         reason=decision.reason,
         message=decision.message or None,
         verdict=Verdict(severity=decision.severity, action=decision.action),
-        incidents=incidents.follow(record, signs, decision, context),
+        qualification=lived.qualification,
+        repair=repair.named(lived.repair, followed) if lived.repair is not None else None,
+        incidents=followed,
+        history=history.of(followed, sight.now),
         conditions=set_conditions(old.conditions, (ready,), now),
     )
 
@@ -286,9 +326,11 @@ def _marks(
     }
     if node is not None and ANNOTATION_TRANCHE_COPIED in annotations:
         labels[LABEL_TRANCHE] = node.labels.get(policy.tranche_label)
-    # A pool that only watches taints nothing; a person's hold is no remediation and holds.
-    acts = policy.mode is RemediationMode.AUTO or decision.state is BladeState.QUARANTINED
-    tainted = acts and decision.state is not BladeState.HEALTHY
+    # A pool that only watches taints nothing; a person's hold and a blade's tests are no
+    # remediation, and keep work away in any pool.
+    watches = policy.mode is not RemediationMode.AUTO
+    only_seen = watches and decision.state in {BladeState.UNKNOWN, BladeState.LOST}
+    tainted = decision.state is not BladeState.HEALTHY and not only_seen
     return labels, decision.state.value if tainted else None
 
 
@@ -312,11 +354,11 @@ def _note(old: BladeStatus, decision: Decision) -> Note | None:
         return None
     if old.state is None and decision.state is BladeState.UNKNOWN:
         return None
-    healthy = decision.state is BladeState.HEALTHY and decision.reason is None
+    healthy = decision.reason is None and decision.severity is not Severity.UNKNOWN
     text = f"{old.state or 'New'} to {decision.state}"
     return Note(
         warning=not healthy,
         reason=decision.reason or decision.state.value,
         text=f"{text}: {decision.message}" if decision.message else text,
-        action="Quarantine" if decision.state is BladeState.QUARANTINED else "SetState",
+        action=_EVENT_ACTIONS.get(decision.state, "SetState"),
     )

@@ -1,10 +1,14 @@
 """Read a NodePool's spec once, so that judging a blade parses nothing."""
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
-from tramontane.api.blade import Action, Severity
+from tramontane.api.blade import Action, Report, Severity
 from tramontane.api.nodepool import HealthRule, NodePool, RemediationMode, RuleSeverity
 from tramontane.api.quantity import of_percent, parse_duration, parse_quantity
+from tramontane.controllers.nodepool import care
+from tramontane.controllers.nodepool.care import Care
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +24,26 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
+class Usual:
+    """The versions that most of a pool's blades have; empty where that is not known."""
+
+    driver: str = ""
+    vbios: str = ""
+    gsp: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """What a pool wants of its blades.
 
     Attributes:
         memory_b: least memory per GPU, or None where it is not checked.
         min_driver: the oldest driver as numbers, empty where it is not checked.
+        nvlink_links, infiniband_ports, infiniband_rate: the least per GPU, per blade and per port
+            (Gb/s); 0 where it is not checked.
+        usual: what the pool's blades have in common; the caller knows the others, not the spec.
         levels: Node labels that tell the domains apart, widest first.
+        care: what its blades go through: qualification and repair.
     """
 
     pool: str
@@ -43,6 +60,11 @@ class Policy:
     rules: tuple[Rule, ...]
     mode: RemediationMode
     max_unavailable: int | str
+    care: Care = field(default_factory=Care)
+    nvlink_links: int = 0
+    infiniband_ports: int = 0
+    infiniband_rate: int = 0
+    usual: Usual = Usual()
 
     def budget(self, total: int) -> int:
         """Return how many of `total` blades may be out at once: at least 1 if a percentage."""
@@ -50,8 +72,8 @@ class Policy:
         return of_percent(self.max_unavailable, total, at_least=at_least)
 
 
-def read(pool: NodePool) -> Policy:
-    """Return the policy of a pool.
+def read(pool: NodePool, image: str = "") -> Policy:
+    """Return the policy of a pool; `image` is of our own components (care.py).
 
     Raises:
         InvalidValue: a value that the CRD would have refused.
@@ -72,7 +94,32 @@ def read(pool: NodePool) -> Policy:
         rules=tuple(map(_rule, spec.health.rules)),
         mode=spec.remediation.mode,
         max_unavailable=spec.remediation.max_unavailable,
+        care=care.read(pool, image),
+        nvlink_links=spec.gpu.nvlink_links,
+        infiniband_ports=spec.gpu.infiniband_ports,
+        infiniband_rate=spec.gpu.infiniband_rate,
     )
+
+
+def usual_of(reports: Iterable[Report]) -> Usual:
+    """Return the versions that more than half of those blades have that show one. O(GPUs).
+
+    With no majority there is no telling who differs: that version is not checked.
+    """
+    drivers: Counter[str] = Counter()
+    vbios: Counter[str] = Counter()
+    gsp: Counter[str] = Counter()
+    for report in reports:
+        drivers.update({report.agent.driver or ""})
+        vbios.update({gpu.vbios or "" for gpu in report.gpus})
+        gsp.update({gpu.gsp_firmware or "" for gpu in report.gpus})
+    return Usual(_majority(drivers), _majority(vbios), _majority(gsp))
+
+
+def _majority(seen: Counter[str]) -> str:
+    known = {version: count for version, count in seen.items() if version}
+    most = max(known, key=known.__getitem__, default="")
+    return most if most and 2 * known[most] > sum(known.values()) else ""
 
 
 def as_product(text: str) -> str:

@@ -10,43 +10,48 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from tramontane.api import clock as api_clock
 from tramontane.api import names
-from tramontane.api.blade import Blade, BladeState
+from tramontane.api.blade import Blade, BladeState, BladeStatus
 from tramontane.api.gang import Gang
-from tramontane.api.names import API_VERSION, MANAGER_OPERATOR
-from tramontane.api.nodepool import NodePool, NodePoolStatus, RemediationMode
+from tramontane.api.nodepool import (
+    NodePool,
+    RemediationMode,
+)
 from tramontane.api.reasons import BladeReason
 from tramontane.controllers import metrics
 from tramontane.controllers.informers import Informers, LeaseView, Node, blades_of
+from tramontane.controllers.nodepool import history, incidents, life
 from tramontane.controllers.nodepool import status as pool_status
 from tramontane.controllers.nodepool.budget import Ledger, is_out
 from tramontane.controllers.nodepool.kubelet import Kubelets
 from tramontane.controllers.nodepool.members import Members
 from tramontane.controllers.nodepool.plan import Plan, plan
-from tramontane.controllers.nodepool.policy import Policy
+from tramontane.controllers.nodepool.pools import Pools
+from tramontane.controllers.nodepool.shared import Shared
 from tramontane.controllers.nodepool.sight import ANNOTATION_STALE_REPORT, Sight
 from tramontane.controllers.nodepool.silence import Beats
 from tramontane.controllers.nodepool.state import LOST_AFTER_S, Decision, Ruling
 from tramontane.controllers.nodepool.tally import Member, Tally
+from tramontane.controllers.nodepool.works import WorkPod
+from tramontane.controllers.nodepool.workshell import Works
 from tramontane.controllers.nodepool.writer import Writer
 from tramontane.controllers.nodepool.written import Written
 from tramontane.kube.client import Client
 from tramontane.kube.events import EventRecorder
 from tramontane.kube.process import StopEvent
-from tramontane.kube.resources import NODEPOOLS
+from tramontane.kube.views import PodView
 from tramontane.kube.workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
 
 _SWEEP_S = 2.0
 _RESYNC_S = 600.0
-_WRITE_EVERY_S = 1.0
-_LOOK_EVERY_S = 0.1
 _BLADE_WORKERS = 32
 _POOL_WORKERS = 2
-_ALARMS = frozenset({"Stalled", "BudgetExhausted", "TooFewSpares"})
+_REFUSED = frozenset({BladeReason.BUDGET_EXHAUSTED, BladeReason.BREAKER_OPEN})
 
 
 class NodePoolController:
@@ -62,6 +67,9 @@ class NodePoolController:
         client: Client,
         informers: Informers,
         recorder: EventRecorder,
+        namespace: str = names.SYSTEM_NAMESPACE,
+        *,
+        image: str = "",
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -77,16 +85,28 @@ class NodePoolController:
         self._beats = Beats()
         self._kubelets = Kubelets(client, monotonic)
         self._members = Members(
-            informers.pools.cache, informers.nodes.cache, informers.blades.cache
+            informers.pools.cache, informers.nodes.cache, informers.blades.cache, image
         )
         self._blade = Written(informers.blades.cache, _version, monotonic)
         self._node: Written[Node] = Written(
             informers.nodes.cache, lambda node: node.version, monotonic
         )
         self._writer = Writer(client, recorder, self._node, self._blade)
+        self._works = Works(client, informers.works, namespace, monotonic)
+        shared = Shared(
+            client=client,
+            informers=informers,
+            recorder=recorder,
+            members=self._members,
+            blade=self._blade,
+            works=self._works,
+            clock=clock,
+            now_s=monotonic,
+            ledger=self._ledger,
+            tally=self._tally,
+        )
+        self._pools = Pools(shared, self.blades.add)
         self._arrived_s: dict[str, float] = {}
-        self._looked_s: dict[str, float] = {}
-        self._wrote_s: dict[str, float] = {}
 
     def wire(self) -> None:
         """Have the caches push keys into the queues; call before the caches run."""
@@ -95,6 +115,8 @@ class NodePoolController:
         self._informers.blades.add_listener(self._on_blade)
         self._informers.leases.add_listener(self._on_lease)
         self._informers.gangs.add_listener(self._on_gang)
+        self._informers.pods.add_listener(self._on_guest)
+        self._informers.works.add_listener(self._on_work)
 
     async def run(self, stop: StopEvent) -> None:
         """Reconcile until `stop` is set; the caches must be filled."""
@@ -106,7 +128,7 @@ class NodePoolController:
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(self.blades.run(self.reconcile_blade, _BLADE_WORKERS)),
-                group.create_task(self.pools.run(self.reconcile_pool, _POOL_WORKERS)),
+                group.create_task(self.pools.run(self._pools.reconcile, _POOL_WORKERS)),
                 group.create_task(self._sweep()),
                 group.create_task(self._resync()),
             ]
@@ -134,6 +156,11 @@ class NodePoolController:
             self._measure(sight, planned)
             await self._writer.tell(name, planned)
         self._enter(name)
+        # 4. Test or repair: what is written down says which pod that takes.
+        if sight.policy is not None and not planned.keep:
+            blade = self._blade.get(name) if not planned.delete else None
+            gently = planned.decision is None or planned.decision.state is not BladeState.HEALTHY
+            await self._works.ensure(blade, sight.policy, name, planned.want, gently=gently)
         return planned.decision.after_s if planned.decision is not None else None
 
     async def _kubelet_at(self, name: str) -> float | None:
@@ -157,19 +184,27 @@ class NodePoolController:
             owner = blade.spec.pool
         beat, now_s = self._beats.get(name), self._now_s()
         gangs = self._informers.gangs.by_index("blade", name)
+        policy = self._members.policy(owner) if owner is not None else None
+        pool = policy.pool if policy is not None else ""
+        if policy is not None and policy.usual != (usual := self._pools.usual(pool)):
+            policy = replace(policy, usual=usual)
         return Sight(
             name=name,
             now=self._clock(),
             node=node,
             blade=blade,
-            policy=self._members.policy(owner) if owner is not None else None,
+            policy=policy,
             gangs=tuple(sorted(gang.key for gang in gangs)),
             heard_at=beat.renewed_at if beat is not None else None,
             agent_silence_s=beat.silence_s(now_s) if beat is not None else float("inf"),
             machine_silence_s=beat.machine_silence_s(now_s, kubelet_at) if beat is not None else 0,
+            guests=self._pools.guests(name),
+            works=self._works.on(name),
+            collective=self._works.collective(pool, name),
+            idle_slot=self._pools.has_idle_slot(pool),
         )
 
-    def _rule(self, sight: Sight, decision: Decision) -> Ruling:
+    def _rule(self, sight: Sight, decision: Decision) -> Ruling:  # noqa: PLR0911 - a table
         """Return whether a fault of this blade may have consequences."""
         policy, blade = sight.policy, sight.blade
         assert policy is not None
@@ -179,16 +214,26 @@ class NodePoolController:
         if policy.mode is RemediationMode.DRY_RUN:
             return Ruling.DRY_RUN
         # Out for a fault already. One that was out for a person only must ask.
-        status = blade.status if blade is not None else None
-        if (
-            status is not None
-            and status.state is BladeState.QUARANTINED
-            and status.reason is not BladeReason.HELD_BY_PERSON
-        ):
+        status = blade.status if blade is not None else BladeStatus()
+        if status.state in life.OUT and status.reason is not BladeReason.HELD_BY_PERSON:
             return Ruling.GRANTED
-        limit = policy.budget(self._ledger.total(policy.pool))
-        granted = self._ledger.grants(sight.name, policy.pool, limit)
-        return Ruling.GRANTED if granted else Ruling.OVER_BUDGET
+        # What has never worked is nobody's capacity: it neither opens a breaker nor uses budget.
+        if not _was_capacity(status):
+            return Ruling.GRANTED
+        # The budget first: who waits for it calls once, when its fault began, not at each look.
+        total = self._ledger.total(policy.pool)
+        window, threshold = self._pools.breaker(policy.pool)
+        if not self._ledger.grants(sight.name, policy.pool, policy.budget(total)):
+            fault = incidents.open_fault(status.incidents)
+            at = api_clock.parse(fault.at) if fault is not None and fault.at else sight.now
+            window.note(sight.name, at, total, threshold, sight.now)
+            self.pools.add(policy.pool)
+            return Ruling.OVER_BUDGET
+        if not window.grants(sight.name, sight.now, total, threshold):
+            self._ledger.withdraw(sight.name, policy.pool)
+            self.pools.add(policy.pool)
+            return Ruling.BREAKER_OPEN
+        return Ruling.GRANTED
 
     def _book(self, sight: Sight, planned: Plan) -> None:
         """Enter the decision in the ledger, and have the pool counted where it changed."""
@@ -196,14 +241,12 @@ class NodePoolController:
         if planned.delete or decision is None or policy is None:
             self._ledger.forget(name)
             return
-        if (
-            decision.state is BladeState.QUARANTINED
-            or decision.reason is not BladeReason.BUDGET_EXHAUSTED
-        ):
+        if decision.state in life.OUT or decision.reason not in _REFUSED:
             self._ledger.withdraw(name, policy.pool)
         # What has once reported was capacity; its report may be gone with a Blade made anew.
-        reported = sight.blade is not None and sight.blade.status.report is not None
-        out = is_out(decision.state, decision.reason, reported=reported)
+        status = sight.blade.status if sight.blade is not None else BladeStatus()
+        reported = status.report is not None
+        out = is_out(decision.state, decision.reason, reported=reported) and _was_capacity(status)
         if self._ledger.note(name, policy.pool, out=out) or not planned.is_empty:
             self.pools.add(policy.pool)
 
@@ -222,6 +265,11 @@ class NodePoolController:
             state=status.state,
             takes_work=pool_status.takes_work(status.state, severity, unschedulable=cordoned),
             tranche=node.labels.get(policy.tranche_label, "") if node is not None else "",
+            first_try=history.passed_first_try(status),
+            failures=history.failures(status.incidents, self._clock()),
+            since=api_clock.parse(blade.metadata.creation_timestamp)
+            if blade.metadata.creation_timestamp
+            else None,
             lacks=tuple(label for label in policy.levels if label not in node.labels)
             if node is not None
             else (),
@@ -241,74 +289,6 @@ class NodePoolController:
         metrics.TRANSITIONS.labels(policy.pool, decision.state, reason).inc()
         if arrived_s is not None and decision.by_fault:
             metrics.QUARANTINE_SECONDS.observe(self._now_s() - arrived_s)
-
-    # One pool
-
-    async def reconcile_pool(self, name: str) -> float | None:
-        """Write the pool's status if it says something new."""
-        pool, policy = self._informers.pools.cache.get(name), self._members.policy(name)
-        if pool is None or policy is None:
-            self._looked_s.pop(name, None)
-            self._wrote_s.pop(name, None)
-            return None
-        # 1. Not for each of a thousand blades that start at once.
-        wait_s = self._looked_s.get(name, float("-inf")) + _LOOK_EVERY_S - self._now_s()
-        if wait_s > 0:
-            return wait_s
-        self._looked_s[name] = self._now_s()
-        sight = self._look_at_pool(name, policy)
-        now = api_clock.utc(self._clock())
-        status = pool_status.compute(pool, policy, self._tally.of(name), sight, now)
-        self._export(name, status, sight)
-        # 2. Room was made: those who were refused may ask again.
-        if sight.refused and sight.out < sight.budget:
-            for blade in sight.refused:
-                self.blades.add(blade)
-        if status == pool.status.model_copy(update={"failure_rate": None}):
-            return None
-        # 3. One write, and a condition that flips does not wait.
-        flips = pool_status.flips(pool.status.conditions, status.conditions)
-        wait_s = self._wrote_s.get(name, float("-inf")) + _WRITE_EVERY_S - self._now_s()
-        if wait_s > 0 and not flips:
-            return wait_s
-        self._wrote_s[name] = self._now_s()
-        body = {"metadata": {"name": name}, "status": status.to_dict()}
-        await self._client.apply(NODEPOOLS, body, manager=MANAGER_OPERATOR, subresource="status")
-        self._raise_alarms(pool, status)
-        return None
-
-    def _look_at_pool(self, name: str, policy: Policy) -> pool_status.PoolSight:
-        made = self._informers.blades.cache
-        return pool_status.PoolSight(
-            nodes=len(self._informers.nodes.cache),
-            missing=sum(node not in made for node in self._members.owned(name)),
-            contested={node: claim.rivals for node, claim in self._members.contested(name).items()},
-            unlabelled=self._tally.of(name).lacking,
-            refused=self._ledger.refused(name),
-            out=self._ledger.out(name),
-            budget=policy.budget(self._ledger.total(name)),
-        )
-
-    def _export(self, name: str, status: NodePoolStatus, sight: pool_status.PoolSight) -> None:
-        if status.blades is not None:
-            for state, count in status.blades.model_dump().items():
-                if state != "total":
-                    metrics.BLADES.labels(name, state).set(count)
-        metrics.BLADES_OUT.labels(name).set(sight.out)
-        metrics.BUDGET.labels(name).set(sight.budget)
-        metrics.REFUSED.labels(name).set(len(sight.refused))
-
-    def _raise_alarms(self, pool: NodePool, status: NodePoolStatus) -> None:
-        was = {c.type for c in pool.status.conditions if c.status == "True"}
-        for one in status.conditions:
-            if one.type in _ALARMS and one.status == "True" and one.type not in was:
-                regarding = {
-                    "apiVersion": API_VERSION,
-                    "kind": "NodePool",
-                    "name": pool.metadata.name,
-                    "uid": pool.metadata.uid or "",
-                }
-                self._recorder.record(regarding, "Warning", one.reason, one.message, one.type)
 
     # What brings keys
 
@@ -352,7 +332,7 @@ class NodePoolController:
             self.blades.add(blade)
 
     def _on_gang(self, key: str, old: Gang | None, new: Gang | None) -> None:
-        """A blade cares whether it has a seat only where it is gone, or was made anew."""
+        """A blade cares whether it has a seat only where it does not work, or is being tested."""
         self._tally.place(key, new)
         before = set(blades_of(old)) if old is not None else set()
         after = set(blades_of(new)) if new is not None else set()
@@ -361,11 +341,26 @@ class NodePoolController:
             if blade is not None and (
                 name not in self._informers.nodes.cache
                 or ANNOTATION_STALE_REPORT in blade.metadata.annotations
+                or blade.status.state is not BladeState.HEALTHY
+                or self._works.on(name)
             ):
                 self.blades.add(name)
         for gang in (old, new):
             if gang is not None:
                 self.pools.add(gang.spec.pool)
+
+    def _on_guest(self, _key: str, old: PodView | None, new: PodView | None) -> None:
+        """A blade that is out is repaired when the last pod of a gang has left it."""
+        left = old is not None and (new is None or new.finished) and not old.finished
+        blade = self._informers.blades.cache.get(old.node or "") if old is not None else None
+        if left and blade is not None and blade.status.state is not BladeState.HEALTHY:
+            self.blades.add(blade.metadata.name)
+
+    def _on_work(self, _key: str, old: WorkPod | None, new: WorkPod | None) -> None:
+        for pod in (old, new):
+            if pod is not None:
+                self.blades.add(pod.blade)
+                self.pools.add(pod.pool)
 
     def _look_at(self, node: str) -> None:
         for pool in self._members.look_at(node):
@@ -389,6 +384,14 @@ class NodePoolController:
                 self.blades.add(name)
         for pool in self._informers.pools.cache:
             self.pools.add(pool)
+
+
+def _was_capacity(status: BladeStatus) -> bool:
+    """Return whether the blade has ever worked, as far as it remembers."""
+    worked = {BladeState.HEALTHY, BladeState.SUSPECT}
+    if status.qualification is None or status.state in worked:
+        return True
+    return any(one.from_ in worked for one in status.incidents)
 
 
 def _claims(pool: NodePool | None) -> object:

@@ -15,8 +15,10 @@ from tramontane.api.blade import Blade, Hold, Release, Report
 from tramontane.api.names import LABEL_TRANCHE
 from tramontane.controllers.informers import Node
 from tramontane.controllers.nodepool import verdict
+from tramontane.controllers.nodepool.around import UNTESTED, Around, Collective
 from tramontane.controllers.nodepool.policy import Policy
 from tramontane.controllers.nodepool.state import NodeSign, Signs
+from tramontane.controllers.nodepool.works import WorkPod
 
 ANNOTATION_NODE_UID = "tramontane.dev/node-uid"
 ANNOTATION_STALE_REPORT = "tramontane.dev/stale-report"
@@ -37,6 +39,10 @@ class Sight:
         heard_at: the agent's last heartbeat, by its own clock; None if there never was one.
         agent_silence_s: since then, infinite if there never was one.
         machine_silence_s: since agent or kubelet last spoke.
+        guests: pods of gangs that are on the blade and have not ended, as `namespace/name`.
+        works: the blade's work pods.
+        collective: what the tests of its groups have shown.
+        idle_slot: whether one more idle blade may run its burn-in again.
     """
 
     name: str
@@ -48,6 +54,30 @@ class Sight:
     heard_at: float | None = None
     agent_silence_s: float = float("inf")
     machine_silence_s: float = 0.0
+    guests: tuple[str, ...] = ()
+    works: tuple[WorkPod, ...] = ()
+    collective: Collective = UNTESTED
+    idle_slot: bool = False
+
+
+def around_of(sight: Sight, policy: Policy, signs: Signs) -> Around:
+    """Return what the blade's way depends on, besides its health."""
+    blade = sight.blade
+    report = blade.status.report if blade is not None else None
+    return Around(
+        name=sight.name,
+        now=sight.now,
+        boot_id=(report.agent.boot_id or "") if signs.reported and report is not None else "",
+        born_at=sight.node.created_at if sight.node is not None else sight.now,
+        reported=signs.reported,
+        unknown_after_s=policy.unknown_after_s,
+        busy=signs.busy,
+        jobs=sight.gangs,
+        works=tuple(work for work in sight.works if not work.deleting),
+        collective=sight.collective,
+        release=blade.spec.release if blade is not None else None,
+        idle_slot=sight.idle_slot,
+    )
 
 
 def stamp(report: Report | None) -> str:
@@ -106,6 +136,7 @@ def signs_of(sight: Sight, policy: Policy, annotations: Mapping[str, str]) -> Si
         released_at=released_at,
         replaced=not reported and ANNOTATION_STALE_REPORT in annotations,
         seated=bool(sight.gangs),
+        busy=bool(sight.gangs or sight.guests),
     )
 
 

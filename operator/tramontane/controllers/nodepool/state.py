@@ -19,14 +19,18 @@ released the blade: incidents.py.)
 | 11 | 7 or 8 over budget, was Healthy           | Healthy     | BudgetExhausted | Fatal          |
 | 12 | 7 or 8, mode is DryRun or Off             | Healthy     | the finding's   | Fatal          |
 | 13 | finding of severity Unknown               | Unknown     | ProbeHung       | Unknown        |
-| 14 | Degraded finding, or one gone but open    | Healthy     | the finding's   | Degraded       |
+| 14 | Degraded finding, or one gone but open    | Suspect     | the finding's   | Degraded       |
 | 15 | anything else                             | Healthy     |                 | None, Info     |
 
+A Degraded finding becomes one of row 7 when it has not healed within `clearAfter` and asks for
+more than a restart of the application. One that waits for the job's end (a remapped row) becomes
+one as soon as the blade is idle, and not before. Over budget or behind an open breaker a Suspect
+blade stays Suspect; in a pool that only watches there are none, they stay Healthy.
+
 The scheduler takes Healthy blades with a verdict of None or Info, so rows 11, 12 and 14 keep what
-runs and take nothing new. The later states are further rows of the same table: Delivered and
-Qualifying between 9 and 10 (no qualification passed yet), Suspect at 14 (a fault that may heal),
-Draining, Repairing, Requalifying and RMA as what rows 7 and 8 become once seats have left.
-Rows 1 to 5 stay above them all: a blade that is not there is in no repair.
+runs and take nothing new. What a blade goes through because it is new or was quarantined is
+decided on top of this (life.py); rows 1 to 6 stay above it all: a blade that is not there is in
+no repair.
 """
 
 from dataclasses import dataclass
@@ -34,12 +38,14 @@ from enum import Enum
 
 from tramontane.api import clock
 from tramontane.api.blade import Action, BladeState, Hold, Incident, Severity
+from tramontane.api.nodepool import RemediationMode
 from tramontane.api.reasons import BladeReason
 from tramontane.controllers.nodepool.policy import Policy
 from tramontane.controllers.nodepool.verdict import NOTHING, Finding, milder, reason_of, worse
 
 # Source: design, "what happens when something dies": kubelet and agent both silent.
 LOST_AFTER_S = 45.0
+_MILD = frozenset({Action.NONE, Action.RESTART_APP})
 # How often a silent blade's kubelet is asked for, until one of the other rows holds.
 _ASK_AGAIN_S = 5.0
 
@@ -58,8 +64,15 @@ class Ruling(Enum):
 
     GRANTED = "granted"
     OVER_BUDGET = "over budget"
+    BREAKER_OPEN = "breaker open"
     DRY_RUN = "dry run"
     OFF = "off"
+
+
+_REFUSALS = {
+    Ruling.OVER_BUDGET: (BladeReason.BUDGET_EXHAUSTED, "maxUnavailable is reached"),
+    Ruling.BREAKER_OPEN: (BladeReason.BREAKER_OPEN, "the pool's breaker is open"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +87,7 @@ class Signs:
         heard_at: the agent's last sign of life, for messages; None if there was none.
         replaced: the Node was made anew and its agent has not reported since.
         seated: whether a gang's placement names the blade.
+        busy: whether it does, or a pod of a gang still holds the blade.
     """
 
     now: float
@@ -88,6 +102,7 @@ class Signs:
     released_at: float | None = None
     replaced: bool = False
     seated: bool = False
+    busy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +156,8 @@ def decide(signs: Signs, prior: Prior, policy: Policy, ruling: Ruling) -> Decisi
             clearing=clearing,
             after_s=_soonest(cleared_in_s),
         )
-    wanted = signs.reported and (_was_quarantined(prior) if clearing else _is_fatal(finding))
+    must_go = _was_quarantined(prior) if clearing else _must_go(finding, signs, prior, policy)
+    wanted = signs.reported and must_go
     if wanted and ruling is Ruling.GRANTED:
         return Decision(
             BladeState.QUARANTINED,
@@ -153,7 +169,8 @@ def decide(signs: Signs, prior: Prior, policy: Policy, ruling: Ruling) -> Decisi
             clearing=clearing,
             after_s=_soonest(cleared_in_s),
         )
-    after_s = _soonest(cleared_in_s, _silent_in_s(signs, policy))
+    heals_in_s = None if clearing or wanted else _heals_in_s(finding, signs, prior, policy)
+    after_s = _soonest(cleared_in_s, _silent_in_s(signs, policy), heals_in_s)
     if not signs.reported or signs.agent_silence_s >= policy.unknown_after_s:
         return Decision(
             BladeState.UNKNOWN,
@@ -164,7 +181,7 @@ def decide(signs: Signs, prior: Prior, policy: Policy, ruling: Ruling) -> Decisi
             clearing=clearing,
             after_s=after_s,
         )
-    state, reason, message = _working(finding, prior, ruling, wanted=wanted)
+    state, reason, message = _working(finding, prior, policy, ruling, wanted=wanted)
     return Decision(
         state, reason, message, finding.severity, finding.action, False, clearing, after_s
     )
@@ -192,21 +209,45 @@ def _unreachable(signs: Signs) -> Decision | None:
 
 
 def _working(
-    finding: Finding, prior: Prior, ruling: Ruling, *, wanted: bool
+    finding: Finding, prior: Prior, policy: Policy, ruling: Ruling, *, wanted: bool
 ) -> tuple[BladeState, BladeReason | None, str]:
     """Rows 10 to 15: the agent speaks, and nothing was granted."""
-    if wanted and ruling is Ruling.OVER_BUDGET:
-        was_healthy = prior.state is BladeState.HEALTHY
-        state = BladeState.HEALTHY if was_healthy else BladeState.UNKNOWN
-        message = f"not quarantined, maxUnavailable is reached: {finding.message}"
-        return state, BladeReason.BUDGET_EXHAUSTED, message
+    if wanted and ruling in _REFUSALS:
+        reason, why = _REFUSALS[ruling]
+        worked = prior.state in {BladeState.HEALTHY, BladeState.SUSPECT}
+        state = prior.state if worked and prior.state is not None else BladeState.UNKNOWN
+        return state, reason, f"not quarantined, {why}: {finding.message}"
     if wanted and ruling is Ruling.DRY_RUN:
         return BladeState.HEALTHY, finding.reason, f"DryRun, would quarantine: {finding.message}"
     if wanted:
         return BladeState.HEALTHY, finding.reason, f"remediation is Off: {finding.message}"
     if finding.severity is Severity.UNKNOWN:
         return BladeState.UNKNOWN, BladeReason.PROBE_HUNG, finding.message
-    return BladeState.HEALTHY, finding.reason, finding.message
+    acts = policy.mode is RemediationMode.AUTO
+    doubted = acts and finding.severity is Severity.DEGRADED
+    state = BladeState.SUSPECT if doubted else BladeState.HEALTHY
+    return state, finding.reason, finding.message
+
+
+def _must_go(finding: Finding, signs: Signs, prior: Prior, policy: Policy) -> bool:
+    """Return whether the finding calls for quarantine."""
+    if finding.severity is Severity.FATAL:
+        return True
+    if finding.severity is not Severity.DEGRADED:
+        return False
+    if finding.waits_for_idle:
+        return not signs.busy
+    return _heals_in_s(finding, signs, prior, policy) == 0
+
+
+def _heals_in_s(finding: Finding, signs: Signs, prior: Prior, policy: Policy) -> float | None:
+    """Return how long a Degraded finding may still heal by itself; None: for ever."""
+    if finding.severity is not Severity.DEGRADED or finding.action in _MILD:
+        return None
+    fault = prior.open_fault
+    if finding.waits_for_idle or fault is None or not fault.at:
+        return None
+    return max(0.0, clock.parse(fault.at) + policy.clear_after_s - signs.now)
 
 
 def _cleared_in_s(signs: Signs, prior: Prior, policy: Policy) -> float | None:
@@ -230,15 +271,13 @@ def _cleared_in_s(signs: Signs, prior: Prior, policy: Policy) -> float | None:
 
 
 def _severity_of(fault: Incident) -> Severity:
+    if fault.severity is not None:
+        return fault.severity
     return Severity.FATAL if fault.to is BladeState.QUARANTINED else Severity.DEGRADED
 
 
 def _was_quarantined(prior: Prior) -> bool:
     return prior.open_fault is not None and prior.open_fault.to is BladeState.QUARANTINED
-
-
-def _is_fatal(finding: Finding) -> bool:
-    return finding.severity is Severity.FATAL
 
 
 def _remembered(prior: Prior, signs: Signs) -> Finding:

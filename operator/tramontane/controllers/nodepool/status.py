@@ -9,14 +9,15 @@
 | Stalled         | a Node is claimed by another pool too, a topology| Misconfigured   |
 |                 | label is missing, or the name is too long        |                 |
 | BudgetExhausted | a blade should be quarantined and may not be     | BudgetExhausted |
-| BreakerOpen     | never yet: the breaker is closed                 | BreakerOpen     |
-| TooFewSpares    | fewer free healthy blades than `spares.count`    | WaitingForSpare |
+| BreakerOpen     | too many blades failed at once (breaker.py)      | BreakerOpen     |
+| TooFewSpares    | fewer free healthy blades than `spares` asks for | WaitingForSpare |
 """
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from tramontane.api import clock
 from tramontane.api.blade import BladeState, Severity
 from tramontane.api.conditions import Condition, condition, set_conditions
 from tramontane.api.nodepool import (
@@ -27,10 +28,13 @@ from tramontane.api.nodepool import (
     LabelSelector,
     NodePool,
     NodePoolStatus,
+    PoolSpares,
     PoolSparesStatus,
     TrancheStatus,
 )
+from tramontane.api.quantity import parse_duration
 from tramontane.api.reasons import BladeReason, PendingReason
+from tramontane.controllers.nodepool import history, spares
 from tramontane.controllers.nodepool.owners import MOST_NAME_CHARS
 from tramontane.controllers.nodepool.policy import Policy
 from tramontane.controllers.nodepool.tally import Counts
@@ -38,6 +42,7 @@ from tramontane.controllers.nodepool.tally import Counts
 _MOST_NAMED = 5
 _MOST_TRANCHES = 256
 _FAULTY = frozenset({BladeState.QUARANTINED, BladeState.DRAINING, BladeState.REPAIRING})
+_NO_TRIES: Counter[bool] = Counter()
 _QUALIFYING = frozenset({BladeState.DELIVERED, BladeState.QUALIFYING, BladeState.REQUALIFYING})
 
 
@@ -52,6 +57,8 @@ class PoolSight:
         unlabelled: topology label to the Nodes of the pool that lack it.
         refused: blades that should be quarantined and may not be.
         out: blades that are out; `budget`: how many may be.
+        breaker: as it is decided now; None: as the pool's status has it.
+        halted: blades that should be quarantined, and the open breaker forbids it.
     """
 
     nodes: int
@@ -61,6 +68,8 @@ class PoolSight:
     refused: tuple[str, ...]
     out: int
     budget: int
+    breaker: BreakerStatus | None = None
+    halted: tuple[str, ...] = ()
 
 
 def compute(
@@ -68,8 +77,9 @@ def compute(
 ) -> NodePoolStatus:
     """Return the status. O(tranches + what is named in messages)."""
     states, free = counts.states, counts.free
-    target = pool.spec.spares.count or 0 if pool.spec.spares is not None else 0
-    total = counts.total
+    total, blade_days = counts.total, counts.blade_days(clock.parse(now))
+    target = spares_target(pool.spec.spares, total, counts.failures, blade_days)
+    rate = history.failure_rate(counts.failures, blade_days)
     blades = BladeCounts(
         total=total,
         healthy=states[BladeState.HEALTHY],
@@ -83,8 +93,13 @@ def compute(
         unknown=states[BladeState.UNKNOWN] + states[None],
         lost=states[BladeState.LOST],
     )
-    spares = PoolSparesStatus(target=target, ready=free)
-    conditions = _conditions(pool, blades, spares, sight, str(policy.max_unavailable))
+    kept_free = PoolSparesStatus(target=target, ready=free)
+    breaker = sight.breaker or pool.status.breaker or BreakerStatus(state=BreakerState.CLOSED)
+    conditions = [
+        *_conditions(pool, blades, sight, str(policy.max_unavailable)),
+        _breaker_open(pool, breaker, sight),
+        _too_few_spares(pool, kept_free),
+    ]
     return NodePoolStatus(
         observed_generation=pool.metadata.generation,
         blades=blades,
@@ -94,11 +109,12 @@ def compute(
             allocated=counts.used_gpus,
         ),
         tranches=tuple(
-            _tranche(name, counts.tranches[name])
+            _tranche(name, counts.tranches[name], counts.tries.get(name, _NO_TRIES))
             for name in sorted(counts.tranches)[:_MOST_TRANCHES]
         ),
-        spares=spares,
-        breaker=pool.status.breaker or BreakerStatus(state=BreakerState.CLOSED),
+        failure_rate=None if rate is None else f"{rate:.1f}",
+        spares=kept_free,
+        breaker=breaker,
         conditions=set_conditions(pool.status.conditions, conditions, now),
     )
 
@@ -114,7 +130,19 @@ def takes_work(state: BladeState | None, severity: Severity | None, *, unschedul
     return state is BladeState.HEALTHY and good and not unschedulable
 
 
-def _tranche(name: str, states: Counter[BladeState | None]) -> TrancheStatus:
+def spares_target(asked: PoolSpares | None, total: int, failed: int, blade_days: float) -> int:
+    """Return how many blades the pool keeps free: as asked for, or sized by what it measured."""
+    if asked is None:
+        return 0
+    if asked.auto is None:
+        return asked.count or 0
+    rate = spares.rate(failed, blade_days)
+    repair_time_s = parse_duration(asked.auto.repair_time)
+    return spares.target(total, rate, asked.auto.confidence, repair_time_s)
+
+
+def _tranche(name: str, states: Counter[BladeState | None], tries: Counter[bool]) -> TrancheStatus:
+    ended = tries.total()
     return TrancheStatus(
         name=name,
         delivered=states.total(),
@@ -122,11 +150,12 @@ def _tranche(name: str, states: Counter[BladeState | None]) -> TrancheStatus:
         healthy=states[BladeState.HEALTHY],
         faulty=sum(states[state] for state in _FAULTY),
         rma=states[BladeState.RMA],
+        pass_rate=f"{tries[True] / ended:.2f}" if ended else None,
     )
 
 
 def _conditions(
-    pool: NodePool, counts: BladeCounts, spares: PoolSparesStatus, sight: PoolSight, limit: str
+    pool: NodePool, counts: BladeCounts, sight: PoolSight, limit: str
 ) -> list[Condition]:
     generation = pool.metadata.generation
     quarrels = _quarrels(pool.metadata.name, sight)
@@ -159,16 +188,36 @@ def _conditions(
             if refused
             else "",
         ),
-        say("BreakerOpen", False, "Closed"),
-        say(
-            "TooFewSpares",
-            spares.ready < spares.target,
-            PendingReason.WAITING_FOR_SPARE if spares.ready < spares.target else "EnoughSpares",
-            f"{spares.target} healthy blades must be free (got {spares.ready})"
-            if spares.ready < spares.target
-            else "",
-        ),
     ]
+
+
+def _breaker_open(pool: NodePool, breaker: BreakerStatus, sight: PoolSight) -> Condition:
+    generation = pool.metadata.generation
+    if breaker.state is BreakerState.CLOSED:
+        return condition("BreakerOpen", False, "Closed", "", generation)
+    waiting = (
+        f"; {len(sight.halted)} more call for it ({_named(sight.halted)})" if sight.halted else ""
+    )
+    message = (
+        f"no blade is quarantined any more: {breaker.reason or 'too many failed at once'}, since "
+        f"{breaker.since or 'a time unknown'}{waiting}. Running work is left alone. Find out what "
+        "they have in common (a driver, a switch, power, a rule of this pool), then run "
+        f"`tramontane breaker close {pool.metadata.name}`"
+    )
+    return condition("BreakerOpen", True, BladeReason.BREAKER_OPEN, message, generation)
+
+
+def _too_few_spares(pool: NodePool, kept_free: PoolSparesStatus) -> Condition:
+    generation = pool.metadata.generation
+    if kept_free.ready >= kept_free.target:
+        return condition("TooFewSpares", False, "EnoughSpares", "", generation)
+    asked = pool.spec.spares
+    why = ""
+    if asked is not None and asked.auto is not None:
+        auto = asked.auto
+        why = f" for confidence {auto.confidence:g} over repairTime {auto.repair_time}"
+    message = f"{kept_free.target} healthy blades must be free{why} (got {kept_free.ready})"
+    return condition("TooFewSpares", True, PendingReason.WAITING_FOR_SPARE, message, generation)
 
 
 def _ready(pool: NodePool, counts: BladeCounts, sight: PoolSight) -> Condition:

@@ -8,11 +8,17 @@ pool's status says is then there to be read.
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import floor
 
 from tramontane.api.blade import BladeState
 from tramontane.api.gang import Gang
 from tramontane.api.names import GPU_RESOURCE
 from tramontane.api.quantity import parse_quantity
+from tramontane.controllers.nodepool.history import WINDOW_S
+
+_HOUR_S = 3600.0
+_DAY_S = 86_400.0
+_DAYS = WINDOW_S / _DAY_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +29,9 @@ class Member:
         takes_work: Healthy with a verdict of None or Info, on a Node that is not cordoned.
         tranche: value of the pool's tranche label; empty where the Node has none.
         lacks: topology labels that its Node should have and has not.
+        first_try: whether it passed its qualification at once; None: it has not ended.
+        failures: how often it failed at work in the last 28 days (history.failures).
+        since: when it was made, Unix seconds; None: its days are not counted.
     """
 
     pool: str
@@ -30,6 +39,9 @@ class Member:
     takes_work: bool
     tranche: str = ""
     lacks: tuple[str, ...] = ()
+    first_try: bool | None = None
+    failures: int = 0
+    since: float | None = None
 
 
 @dataclass(slots=True)
@@ -43,6 +55,9 @@ class Counts:
         free: blades that would take work and have none.
         used_gpus: GPUs of seats and spares.
         lacking: topology label to the Nodes without it.
+        tries: by tranche, how many passed at the first try, and how many did not.
+        failures: at work, in the last 28 days.
+        births: hour of the epoch to the blades that were made in it.
     """
 
     states: Counter[BladeState | None] = field(default_factory=Counter)
@@ -53,6 +68,20 @@ class Counts:
     free: int = 0
     used_gpus: int = 0
     lacking: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    tries: dict[str, Counter[bool]] = field(default_factory=lambda: defaultdict(Counter))
+    failures: int = 0
+    births: Counter[int] = field(default_factory=Counter)
+
+    def blade_days(self, now: float) -> float:
+        """Return for how long the blades were seen, 28 days each at most.
+
+        O(hours in which blades were made): they come in tranches.
+        """
+        age = ((now / _HOUR_S - hour) * _HOUR_S / _DAY_S for hour in self.births)
+        return sum(
+            blades * min(max(days, 0.0), _DAYS)
+            for days, blades in zip(age, self.births.values(), strict=True)
+        )
 
     @property
     def total(self) -> int:
@@ -110,8 +139,17 @@ class Tally:
         if member.tranche:
             tranche = counts.tranches[member.tranche]
             tranche[member.state] += sign
+            if member.first_try is not None:
+                counts.tries[member.tranche][member.first_try] += sign
             if not tranche.total():
                 del counts.tranches[member.tranche]
+                counts.tries.pop(member.tranche, None)
+        counts.failures += sign * member.failures
+        if member.since is not None:
+            hour = floor(member.since / _HOUR_S)
+            counts.births[hour] += sign
+            if not counts.births[hour]:
+                del counts.births[hour]
         counts.used_gpus += sign * gpus
         if gpus and member.state is BladeState.HEALTHY:
             counts.used += sign

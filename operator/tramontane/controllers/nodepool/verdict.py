@@ -1,21 +1,32 @@
 """Conclude from a report what is wrong with a blade: pure, and the only place that knows how.
 
-faults, without those that a person released since → the pool's rules, first match → worst of all
-inventory against the pool's `gpu`          → a Fatal finding of its own
+Faults, without those that a person released since, go through the pool's rules, first match; what
+the report shows of the blade is compared with the pool's `gpu` and with the pool's other blades.
+The worst of all is the verdict, with the strongest action. (inventory.py compares.)
+
+| what                                              | severity | action    | code                 |
+|---------------------------------------------------|----------|-----------|----------------------|
+| a fault                                           | the rule's, else its own | its own        |
+| GPUs, product, memory, NVLinks, driver below pool | Fatal    | Inspect   | inventory-mismatch   |
+| InfiniBand ports or rate below the pool's         | Degraded | Inspect   | inventory-mismatch   |
+| driver, VBIOS, GSP unlike the pool's others       | Info     | Inspect   | version-mismatch     |
+| a driver that never showed its GPUs               | Unknown  | None      | nvml-unresponsive    |
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from tramontane.api import clock
-from tramontane.api.blade import Action, Fault, GpuInventory, Report, Severity
-from tramontane.api.quantity import parse_quantity
+from tramontane.api.blade import Action, Fault, Report, Severity
 from tramontane.api.reasons import BladeReason
-from tramontane.controllers.nodepool.policy import Policy, Rule, as_product, as_version
+from tramontane.controllers.nodepool import inventory
+from tramontane.controllers.nodepool.policy import Policy, Rule
 
 # What an agent reports when a driver call blocks; its way out differs from a broken GPU's.
 HUNG_CODE = "nvml-unresponsive"
 MISMATCH_CODE = "inventory-mismatch"
+VERSION_CODE = "version-mismatch"
 # The agent's check that NVML can be used at all; its faults explain a missing inventory.
 NVML_CHECK = "nvml"
 
@@ -29,9 +40,39 @@ _STRENGTH = {action: strength for strength, action in enumerate(Action)}
 _REASONS = {
     HUNG_CODE: BladeReason.PROBE_HUNG,
     MISMATCH_CODE: BladeReason.INVENTORY_MISMATCH,
+    VERSION_CODE: BladeReason.INVENTORY_MISMATCH,
 }
+# Degraded faults that do no harm to what runs: the reset waits for the job's end.
+# Source: health.md 1.5 (63: "keep the job, reset at the next job boundary") and check 11.
+WAITS_FOR_IDLE = frozenset(
+    {
+        "xid-48",  # where 63 or 94 says that the memory error was contained
+        "xid-63",
+        "xid-94",  # where its line asks for a reset; alone it asks for none
+        "xid-163",
+        "bank-remap-pending",
+        "channel-repair-pending",
+        "ecc-disabled",
+        "recovery-drain-and-reset",
+        "retired-pages-pending",
+        "row-remap-pending",
+        "tpc-repair-pending",
+    }
+)
+# What the agent makes of a fault only when it has come back on the same unit; the first time it
+# asks for less. Source: health.md 1.5, escalations of 13, 31, 48, 74 and 94.
+RECURRED: Mapping[str, Action] = MappingProxyType(
+    {
+        "xid-13": Action.RESTART_APP,
+        "xid-31": Action.RESTART_APP,
+        "xid-48": Action.REPLACE,
+        "xid-74": Action.REPLACE,
+        "xid-94": Action.RESET,
+    }
+)
 _MOST_SHOWN = 3
 _EVIDENCE_CHARS = 200
+_AGAIN = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +82,9 @@ class Finding:
     Attributes:
         code: of the worst fault; empty when nothing is wrong.
         gpu: its GPU, or None for the whole blade.
-        first_seen: when it was first seen (Unix s), or None.
+        first_seen, last_seen: when it was seen (Unix s), or None.
+        waits_for_idle: nothing that runs is harmed: act when the job has ended.
+        fault_boot_id: boot in which the fault was seen; empty if that is not known.
     """
 
     severity: Severity = Severity.NONE
@@ -51,6 +94,9 @@ class Finding:
     code: str = ""
     gpu: int | None = None
     first_seen: float | None = None
+    last_seen: float | None = None
+    waits_for_idle: bool = False
+    fault_boot_id: str = ""
 
 
 NOTHING = Finding()
@@ -80,37 +126,43 @@ def reason_of(code: str) -> BladeReason:
 
 def judge(report: Report, policy: Policy, now: float, released_at: float | None) -> Finding:
     """Return the sum of all that is wrong with a blade. O(faults · rules)."""
-    findings = [
-        _of(ruled)
+    faults = [
+        ruled
         for fault in report.faults
         if not _released(fault, released_at)
         for ruled in [override(fault, policy.rules, now)]
         if ruled is not None and ruled.severity is not Severity.NONE
     ]
+    findings = [_of(fault) for fault in faults]
     if _is_blind(report):
         findings.append(BLIND)
-    elif differs := "; ".join(_mismatches(report, policy)):
-        findings.append(
-            Finding(
-                Severity.FATAL,
-                Action.INSPECT,
-                reason_of(MISMATCH_CODE),
-                differs,
-                MISMATCH_CODE,
-            )
-        )
+    else:
+        differs = inventory.mismatches(report, policy, faults)
+        below = inventory.network_mismatches(report, policy, faults)
+        findings += _compared(Severity.FATAL, MISMATCH_CODE, differs)
+        findings += _compared(Severity.DEGRADED, MISMATCH_CODE, below)
+        findings += _compared(Severity.INFO, VERSION_CODE, inventory.differences(report, policy))
     if not findings:
         return NOTHING
-    # A stable sort: among equals the agent's order counts, and faults come before inventory.
-    findings.sort(key=lambda finding: -_RANK[finding.severity])
+    # A stable sort: among equals the agent's order counts, and faults come before inventory; but
+    # one that cannot wait speaks before one that can.
+    findings.sort(key=lambda finding: (-_RANK[finding.severity], finding.waits_for_idle))
     shown = [finding.message for finding in findings[:_MOST_SHOWN]]
     if len(findings) > _MOST_SHOWN:
         shown.append(f"and {len(findings) - _MOST_SHOWN} more")
-    return replace(
-        findings[0],
-        action=max((finding.action for finding in findings), key=_STRENGTH.__getitem__),
-        message="; ".join(shown),
-    )
+    worst = findings[0]
+    actions = [worst.action, *(f.action for f in findings if not _is_ticket(f))]
+    return replace(worst, action=max(actions, key=_STRENGTH.__getitem__), message="; ".join(shown))
+
+
+def _is_ticket(finding: Finding) -> bool:
+    """Return whether a finding is a note for people: it must not keep a repair from the others."""
+    return finding.severity is Severity.INFO and finding.action in {Action.INSPECT, Action.REPLACE}
+
+
+def _compared(severity: Severity, code: str, texts: Iterable[str]) -> list[Finding]:
+    message = "; ".join(texts)
+    return [Finding(severity, Action.INSPECT, reason_of(code), message, code)] if message else []
 
 
 def override(fault: Fault, rules: Iterable[Rule], now: float) -> Fault | None:
@@ -155,14 +207,18 @@ def _released(fault: Fault, released_at: float | None) -> bool:
 def _of(fault: Fault) -> Finding:
     where = "blade" if fault.gpu is None else f"GPU {fault.gpu}"
     evidence = f": {fault.evidence[:_EVIDENCE_CHARS]}" if fault.evidence else ""
+    recurred = _recurred(fault)
     return Finding(
         severity=fault.severity,
         action=fault.action,
-        reason=reason_of(fault.code),
+        reason=BladeReason.RECURRING_FAULT if recurred else reason_of(fault.code),
         message=f"{where}: {fault.code} ({fault.severity}, {fault.action}){evidence}",
         code=fault.code,
         gpu=fault.gpu,
         first_seen=clock.parse(fault.first_seen) if fault.first_seen else None,
+        last_seen=clock.parse(fault.last_seen) if fault.last_seen else None,
+        waits_for_idle=fault.severity is Severity.DEGRADED and fault.code in WAITS_FOR_IDLE,
+        fault_boot_id=fault.boot_id or "",
     )
 
 
@@ -170,26 +226,9 @@ def _is_blind(report: Report) -> bool:
     return not report.gpus and any(fault.check == NVML_CHECK for fault in report.faults)
 
 
-def _mismatches(report: Report, policy: Policy) -> Iterator[str]:
-    """Yield what of the inventory is not what the pool says, each with both values."""
-    if len(report.gpus) != policy.gpus:
-        yield f"must have {policy.gpus} GPUs (got {len(report.gpus)})"
-    if policy.product is not None:
-        bad = [g for g in report.gpus if as_product(g.product or "") != policy.product]
-        if bad:
-            got = ", ".join(sorted({as_product(g.product or "") or "none" for g in bad}))
-            yield f"{_named(bad)} must be {policy.product} (got {got})"
-    if policy.memory_b is not None:
-        small = [g for g in report.gpus if parse_quantity(g.memory or 0) < policy.memory_b]
-        if small:
-            got = ", ".join(sorted({g.memory or "none" for g in small}))
-            yield f"{_named(small)} must have {policy.memory} of memory or more (got {got})"
-    if policy.min_driver:
-        driver = report.agent.driver or ""
-        if as_version(driver) < policy.min_driver:
-            wanted = ".".join(map(str, policy.min_driver))
-            yield f"driver must be {wanted} or newer (got {driver or 'none'})"
-
-
-def _named(gpus: Iterable[GpuInventory]) -> str:
-    return "GPU " + ",".join(str(gpu.index) for gpu in gpus)
+def _recurred(fault: Fault) -> bool:
+    """Return whether the agent judges the fault as it does because it came back."""
+    least = RECURRED.get(fault.code)
+    if least is None or milder(fault.severity, Severity.DEGRADED) or fault.count < _AGAIN:
+        return False
+    return _STRENGTH[fault.action] >= _STRENGTH[least]

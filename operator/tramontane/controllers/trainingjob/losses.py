@@ -2,7 +2,9 @@
 
 | Blade | Node | loss |
 |---|---|---|
-| Quarantined, verdict Fatal or InventoryMismatch | any | BladeFault, when drain.onFatal says |
+| Quarantined, Draining by a Fatal fault | any | BladeFault, when drain.onFatal says |
+| Quarantined, Draining by a Degraded one | any | BladeFault, when drain.onDegraded says |
+| Repairing, Requalifying, RMA | any | BladeFault: nothing may run there |
 | Lost | any | NodeLost |
 | absent | Ready | none: somebody deleted the Blade, and it is made anew |
 | any | absent, or not Ready for nodeLostAfter | NodeLost |
@@ -23,6 +25,8 @@ from tramontane.controllers.trainingjob.observe import World
 
 # A fault seen this long before the quarantine is not what the quarantine was for.
 _SAME_FAULT_S = 600.0
+_CONDEMNED = frozenset({BladeState.QUARANTINED, BladeState.DRAINING})
+_CLOSED = frozenset({BladeState.REPAIRING, BladeState.REQUALIFYING, BladeState.RMA})
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,7 @@ def loss_of(world: World, name: str, pool: NodePool) -> Loss | None:
     silence_s = world.now - node.ready_since if node.ready is not True else 0.0
     if silence_s > seconds(world.job.spec.recovery.node_lost_after):
         return Loss(IncidentCause.NODE_LOST, "node-not-ready", node.ready_since, node_gone=True)
-    if blade is not None and _is_condemned(blade) and _leaves_now(world, blade, pool):
+    if blade is not None and _leaves_now(world, blade, pool):
         since = _fault_since(blade, world.now)
         return Loss(
             IncidentCause.BLADE_FAULT, _code(blade), since, node_gone=node.ready is not True
@@ -72,28 +76,34 @@ def is_sound(world: World, name: str) -> bool:
     return blade.status.state in {BladeState.HEALTHY, BladeState.UNKNOWN}
 
 
-def _is_condemned(blade: Blade) -> bool:
-    status = blade.status
-    if status.state is not BladeState.QUARANTINED:
-        return False
-    fatal = status.verdict is not None and status.verdict.severity is Severity.FATAL
-    return fatal or status.reason is BladeReason.INVENTORY_MISMATCH
+def _drain_of(blade: Blade, pool: NodePool) -> DrainWhen | None:
+    """Return when running work leaves a condemned blade; None: the blade is not condemned."""
+    status, drain = blade.status, pool.spec.remediation.drain
+    if status.state in _CLOSED:
+        return DrainWhen.NOW
+    if status.state not in _CONDEMNED:
+        return None
+    severity = status.verdict.severity if status.verdict is not None else None
+    if severity is Severity.FATAL or status.reason is BladeReason.INVENTORY_MISMATCH:
+        return drain.on_fatal
+    by_fault = severity is Severity.DEGRADED and status.reason is not BladeReason.HELD_BY_PERSON
+    return drain.on_degraded if by_fault else None
 
 
 def _leaves_now(world: World, blade: Blade, pool: NodePool) -> bool:
-    """Return whether running work leaves the condemned blade now.
+    """Return whether running work leaves the blade now.
 
     Now: at once. AtCheckpoint: after the first checkpoint since. WhenIdle: not before the
     timeout, which ends both waits.
     """
-    drain = pool.spec.remediation.drain
-    if drain.on_fatal is DrainWhen.NOW:
-        return True
+    when = _drain_of(blade, pool)
+    if when is None or when is DrainWhen.NOW:
+        return when is not None
     since = _since(blade, world.now)
-    if world.now - since >= seconds(drain.timeout):
+    if world.now - since >= seconds(pool.spec.remediation.drain.timeout):
         return True
     saved = world.marks.saved if world.marks else None
-    return drain.on_fatal is DrainWhen.AT_CHECKPOINT and saved is not None and saved.at > since
+    return when is DrainWhen.AT_CHECKPOINT and saved is not None and saved.at > since
 
 
 def _since(blade: Blade, now: float) -> float:

@@ -22,6 +22,11 @@ API nvmlReturn_t nvmlDeviceGetVbiosVersion(nvmlDevice_t device, char *version, u
     GPU_CALL(text(version, size, gpu->vbios));
 }
 
+API nvmlReturn_t nvmlDeviceGetGspFirmwareVersion(nvmlDevice_t device, char *version) {
+    enum { SIZE = 64 };
+    GPU_CALL_IF(gpu->gsp[0], text(version, SIZE, gpu->gsp));
+}
+
 struct pci_info {
     char legacy[16];
     unsigned domain, bus, device, device_id, subsystem_id;
@@ -119,12 +124,54 @@ struct histogram {
 API nvmlReturn_t nvmlDeviceGetRowRemapperHistogram(nvmlDevice_t device, struct histogram *banks) {
     GPU_CALL({
         unsigned used = (unsigned)(gpu->remap_corr + gpu->remap_unc);
-        *banks = (struct histogram){640 - used, used, 0, 0, gpu->remap_failure != 0};
+        unsigned none = (unsigned)gpu->banks_without_spares;
+        *banks = (struct histogram){640 - used - none, used, 0, 0, none};
     });
 }
 
+/* GPUs retire pages, or since Ampere remap rows instead; none does both. */
+API nvmlReturn_t nvmlDeviceGetRetiredPages(nvmlDevice_t device, int cause, unsigned *count,
+                                           unsigned long long *pages) {
+    if (cause < 0 || cause > 1) return INVALID_ARGUMENT;
+    const struct gpu *gpu;
+    nvmlReturn_t code = enter_gpu(__func__, device, &gpu);
+    if (code != SUCCESS) return code;
+    unsigned retired = (unsigned)(cause == 0 ? gpu->retired_single : gpu->retired_double);
+    if (!gpu->retires_pages) {
+        code = NOT_SUPPORTED;
+    } else if (*count < retired) {
+        code = INSUFFICIENT_SIZE;
+    } else {
+        for (unsigned i = 0; i < retired; i++) pages[i] = 0x1000ull * (i + 1);
+    }
+    *count = retired;
+    state_unlock();
+    return code;
+}
+
 API nvmlReturn_t nvmlDeviceGetRetiredPagesPendingStatus(nvmlDevice_t device, int *pending) {
-    GPU_CALL_IF(0, *pending = 0); /* rows are remapped instead, since Ampere */
+    GPU_CALL_IF(gpu->retires_pages, *pending = gpu->retired_pending != 0);
+}
+
+struct bank_status {
+    unsigned active, inactive, pending, max_spare_groups, no_spare_groups;
+};
+
+API nvmlReturn_t nvmlDeviceGetBankRemapperStatus_v1(nvmlDevice_t device,
+                                                    struct bank_status *status) {
+    GPU_CALL(*status = ((struct bank_status){(unsigned)gpu->bank_active, 0, gpu->bank_pending != 0,
+                                             96 - (unsigned)gpu->bank_exhausted,
+                                             (unsigned)gpu->bank_exhausted}));
+}
+
+struct repair_status {
+    unsigned version, channel_pending, tpc_pending;
+};
+
+API nvmlReturn_t nvmlDeviceGetRepairStatus(nvmlDevice_t device, struct repair_status *status) {
+    if (status->version != 0x0100000C) return ARGUMENT_VERSION_MISMATCH;
+    GPU_CALL(status->channel_pending = gpu->repair_channel != 0;
+             status->tpc_pending = gpu->repair_tpc != 0);
 }
 
 /* --- field values --- */
@@ -151,19 +198,19 @@ static nvmlReturn_t field(const struct gpu *gpu, struct field_value *item) {
     case 4: item->type = AS_ULL, value = gpu->ecc_vol_unc; break;
     case 5: item->type = AS_ULL, value = gpu->ecc_agg_corr; break;
     case 6: item->type = AS_ULL, value = gpu->ecc_agg_unc; break;
-    case 82: value = gpu->temperature + 6; break;
+    case 82: value = gpu->memory_temperature; break;
     case 94: value = gpu->pcie_replays; break;
     case 142: value = gpu->remap_corr; break;
     case 143: value = gpu->remap_unc; break;
     case 144: value = gpu->remap_pending != 0; break;
     case 145: value = gpu->remap_failure != 0; break;
-    case 165:
-        if (item->scope >= gpu->nvlinks) return INVALID_ARGUMENT;
-        value = gpu->nvlink[item->scope];
-        break;
     case 186: value = gpu->power_mw; break;
     case 230: value = gpu->recovery_action; break;
-    default: return NOT_SUPPORTED;
+    default: {
+        nvmlReturn_t code = link_field(gpu, item->field, item->scope, &value);
+        if (code != SUCCESS) return code;
+        if (item->field != LINK_STATE) item->type = AS_ULL;
+    }
     }
     item->value.large = value;
     return SUCCESS;
@@ -193,11 +240,24 @@ API nvmlReturn_t nvmlDeviceGetTemperatureThreshold(nvmlDevice_t device, int whic
     if (which < 0 || which > 3) return INVALID_ARGUMENT;
     GPU_CALL(*celsius = LIMITS[which]);
 }
+
+struct margin {
+    unsigned version;
+    int celsius;
+};
+
+API nvmlReturn_t nvmlDeviceGetMarginTemperature(nvmlDevice_t device, struct margin *margin) {
+    if (margin->version != 0x01000008) return ARGUMENT_VERSION_MISMATCH;
+    GPU_CALL(margin->celsius = (int)gpu->margin);
+}
 API nvmlReturn_t nvmlDeviceGetPowerUsage(nvmlDevice_t device, unsigned *mw) {
     GPU_CALL(*mw = (unsigned)gpu->power_mw);
 }
 API nvmlReturn_t nvmlDeviceGetEnforcedPowerLimit(nvmlDevice_t device, unsigned *mw) {
-    GPU_CALL(*mw = 700000);
+    GPU_CALL(*mw = (unsigned)gpu->power_limit_mw);
+}
+API nvmlReturn_t nvmlDeviceGetPowerManagementDefaultLimit(nvmlDevice_t device, unsigned *mw) {
+    GPU_CALL(*mw = (unsigned)gpu->power_default_mw);
 }
 API nvmlReturn_t nvmlDeviceGetCurrentClocksEventReasons(nvmlDevice_t device,
                                                         unsigned long long *reasons) {
@@ -213,10 +273,10 @@ API nvmlReturn_t nvmlDeviceGetClockInfo(nvmlDevice_t device, int type, unsigned 
     GPU_CALL(*mhz = CLOCKS[type]);
 }
 API nvmlReturn_t nvmlDeviceGetPersistenceMode(nvmlDevice_t device, int *mode) {
-    GPU_CALL(*mode = 1);
+    GPU_CALL(*mode = gpu->persistence != 0);
 }
 API nvmlReturn_t nvmlDeviceGetMigMode(nvmlDevice_t device, unsigned *now, unsigned *pending) {
-    GPU_CALL(*now = 0; *pending = 0);
+    GPU_CALL(*now = gpu->mig_current != 0; *pending = gpu->mig_pending != 0);
 }
 API nvmlReturn_t nvmlDeviceValidateInforom(nvmlDevice_t device) {
     const struct gpu *gpu;
@@ -226,10 +286,28 @@ API nvmlReturn_t nvmlDeviceValidateInforom(nvmlDevice_t device) {
     state_unlock();
     return code;
 }
+
+struct process {
+    unsigned pid;
+    unsigned long long memory;
+    unsigned gpu_instance, compute_instance;
+};
+
 API nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3(nvmlDevice_t device, unsigned *count,
-                                                         void *processes) {
-    (void)processes;
-    GPU_CALL(*count = 0);
+                                                         struct process *processes) {
+    const struct gpu *gpu;
+    nvmlReturn_t code = enter_gpu(__func__, device, &gpu);
+    if (code != SUCCESS) return code;
+    unsigned running = (unsigned)gpu->processes;
+    if (*count < running) {
+        code = INSUFFICIENT_SIZE;
+    } else {
+        for (unsigned i = 0; i < running; i++)
+            processes[i] = (struct process){4000 + i, gpu->memory_used / running, ~0u, ~0u};
+    }
+    *count = running;
+    state_unlock();
+    return code;
 }
 
 struct utilization {
@@ -237,56 +315,6 @@ struct utilization {
 };
 
 API nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device, struct utilization *percent) {
-    GPU_CALL(*percent = ((struct utilization){gpu->memory_used ? 97 : 0, gpu->memory_used ? 60 : 0}));
-}
-
-/* --- links --- */
-
-API nvmlReturn_t nvmlDeviceGetCurrPcieLinkWidth(nvmlDevice_t device, unsigned *width) {
-    GPU_CALL(*width = (unsigned)gpu->pcie_width);
-}
-API nvmlReturn_t nvmlDeviceGetMaxPcieLinkWidth(nvmlDevice_t device, unsigned *width) {
-    GPU_CALL(*width = (unsigned)gpu->pcie_max_width);
-}
-API nvmlReturn_t nvmlDeviceGetCurrPcieLinkGeneration(nvmlDevice_t device, unsigned *generation) {
-    GPU_CALL(*generation = (unsigned)gpu->pcie_gen);
-}
-API nvmlReturn_t nvmlDeviceGetGpuMaxPcieLinkGeneration(nvmlDevice_t device, unsigned *generation) {
-    GPU_CALL(*generation = (unsigned)gpu->pcie_max_gen);
-}
-API nvmlReturn_t nvmlDeviceGetPcieReplayCounter(nvmlDevice_t device, unsigned *replays) {
-    GPU_CALL(*replays = (unsigned)gpu->pcie_replays);
-}
-API nvmlReturn_t nvmlDeviceGetNvLinkState(nvmlDevice_t device, unsigned link, unsigned *state) {
-    if (link >= MAX_LINKS) return INVALID_ARGUMENT;
-    GPU_CALL_IF(link < gpu->nvlinks, *state = (unsigned)gpu->nvlink[link]);
-}
-API nvmlReturn_t nvmlDeviceGetNvLinkErrorCounter(nvmlDevice_t device, unsigned link, int counter,
-                                                 unsigned long long *errors) {
-    if (link >= MAX_LINKS || counter < 0 || counter > 4) return INVALID_ARGUMENT;
-    GPU_CALL_IF(link < gpu->nvlinks, *errors = 0);
-}
-
-struct fabric_info {
-    unsigned version;
-    unsigned char cluster[16];
-    int status;
-    unsigned clique;
-    unsigned char state;
-    unsigned mask;
-    unsigned char summary; /* since version 3 */
-};
-
-API nvmlReturn_t nvmlDeviceGetGpuFabricInfoV(nvmlDevice_t device, struct fabric_info *info) {
-    enum { V2 = 0x02000024, V3 = 0x03000028 };
-    unsigned version = info->version;
-    if (version != V2 && version != V3) return ARGUMENT_VERSION_MISMATCH;
-    GPU_CALL({
-        memset(info->cluster, 0, sizeof info->cluster);
-        info->status = (int)gpu->fabric_status;
-        info->clique = (unsigned)gpu->fabric_clique;
-        info->state = (unsigned char)gpu->fabric_state;
-        info->mask = (unsigned)gpu->fabric_mask;
-        if (version == V3) info->summary = (unsigned char)gpu->fabric_summary;
-    });
+    GPU_CALL(*percent = ((struct utilization){(unsigned)gpu->utilization,
+                                              (unsigned)gpu->utilization / 2}));
 }

@@ -1,6 +1,6 @@
 /* A simulated libnvidia-ml.so.1: the functions that a health agent calls, under NVIDIA's names
  * and with NVML's calling conventions, answered from the state file (nvmlsim.h). Here: the
- * library itself, handles and events; device.c has the rest.
+ * library itself, handles and events; device.c and links.c have the rest.
  *
  * Every entry point passes through enter(): it blocks while the state says "hang", and returns
  * the code that a `fail` line, a lost GPU or a pending reset asks for.
@@ -121,6 +121,7 @@ API const char *nvmlErrorString(nvmlReturn_t code) {
     case INVALID_ARGUMENT: return "Invalid Argument";
     case NOT_SUPPORTED: return "Not Supported";
     case NOT_FOUND: return "Not Found";
+    case INSUFFICIENT_SIZE: return "Insufficient Size";
     case DRIVER_NOT_LOADED: return "Driver Not Loaded";
     case TIMEOUT: return "Timeout";
     case CORRUPTED_INFOROM: return "Corrupted infoROM";

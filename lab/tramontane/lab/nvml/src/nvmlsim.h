@@ -1,5 +1,5 @@
 /* What the parts of the simulated NVML share: state.c reads the state file, nvml.c has the
- * library, the handles and the events, device.c what is asked of one GPU.
+ * library, the handles and the events, device.c what is asked of one GPU, links.c of its links.
  *
  * The state file is named by TRAMONTANE_NVML_STATE. It is lines of "key value"; state.c lists the
  * keys. It is read again whenever its inode, size or modification time (ns) has changed, so a
@@ -23,6 +23,7 @@ enum {
     INVALID_ARGUMENT = 2,
     NOT_SUPPORTED = 3,
     NOT_FOUND = 6,
+    INSUFFICIENT_SIZE = 7,
     DRIVER_NOT_LOADED = 9,
     TIMEOUT = 10,
     CORRUPTED_INFOROM = 14,
@@ -45,19 +46,27 @@ struct event {
     uint64_t data;
 };
 
+/* What is counted per link; a GPU with `nvlink5` counts other things than one without. */
+enum { REPLAYS, RECOVERIES, CRC, FAILED, LINK_COUNTS };
+
 struct gpu {
-    char product[TEXT], uuid[TEXT], serial[TEXT], bus_id[TEXT], vbios[TEXT];
+    char product[TEXT], uuid[TEXT], serial[TEXT], bus_id[TEXT], vbios[TEXT], gsp[TEXT];
     uint64_t memory, memory_used;
     uint64_t ecc_current, ecc_pending;
     uint64_t ecc_vol_corr, ecc_vol_unc, ecc_agg_corr, ecc_agg_unc;
     uint64_t ecc_sram_unc, ecc_sram_threshold;
     uint64_t remap_corr, remap_unc, remap_pending, remap_failure;
     uint64_t recovery_action;
-    uint64_t temperature, power_mw, clock_reasons;
+    uint64_t banks_without_spares, bank_active, bank_pending, bank_exhausted;
+    uint64_t retires_pages, retired_single, retired_double, retired_pending;
+    uint64_t repair_channel, repair_tpc;
+    uint64_t temperature, memory_temperature, margin;
+    uint64_t power_mw, power_limit_mw, power_default_mw, clock_reasons, utilization;
+    uint64_t persistence, mig_current, mig_pending, processes;
     uint64_t pcie_width, pcie_max_width, pcie_gen, pcie_max_gen, pcie_replays;
     uint64_t fabric_state, fabric_status, fabric_mask, fabric_summary, fabric_clique;
     uint64_t inforom_corrupt, lost, reset_required, hang;
-    uint64_t nvlinks, nvlink[MAX_LINKS];
+    uint64_t nvlinks, nvlink[MAX_LINKS], nvlink5, link_counts[LINK_COUNTS][MAX_LINKS];
     int fails;
     struct fail fail[MAX_FAILS];
 };
@@ -97,6 +106,10 @@ nvmlReturn_t enter(const char *function, const struct state **state);
 nvmlReturn_t enter_gpu(const char *function, nvmlDevice_t device, const struct gpu **gpu);
 unsigned index_of(nvmlDevice_t device);
 void text(char *to, unsigned size, const char *from);
+
+/* A field of one link (links.c): LINK_STATE, or one of its counts. */
+enum { LINK_STATE = 165 };
+nvmlReturn_t link_field(const struct gpu *gpu, unsigned field, unsigned link, uint64_t *value);
 
 /* Run the statements with `gpu` in scope and the state locked, then return SUCCESS. */
 #define GPU_CALL(...)                                               \

@@ -4,7 +4,8 @@
  *   driver 580.95.05            cuda 13000             hang 0|1          init-error CODE
  *   fail FUNCTION CODE          (before the first gpu: for all GPUs; after: for that one)
  *   gpu INDEX                   starts a GPU; its keys are in the two tables below
- *   nvlink STATE STATE ...      one state per link
+ *   nvlink STATE STATE ...      one state per link; nvlink_replays, nvlink_recoveries, nvlink_crc
+ *                               and nvlink_failed COUNT COUNT ... likewise
  *   event SEQ GPU TYPE DATA     delivered to event sets that were registered before it
  */
 #define _GNU_SOURCE
@@ -27,21 +28,34 @@ struct key {
 #define TEXT_KEY(name) {#name, offsetof(struct gpu, name)}
 static const struct key TEXT_KEYS[] = {
     TEXT_KEY(product), TEXT_KEY(uuid), TEXT_KEY(serial), TEXT_KEY(bus_id), TEXT_KEY(vbios),
+    TEXT_KEY(gsp),
 };
 
 #define NUMBER_KEY(name) {#name, offsetof(struct gpu, name)}
 static const struct key NUMBER_KEYS[] = {
-    NUMBER_KEY(memory),          NUMBER_KEY(memory_used),     NUMBER_KEY(ecc_current),
-    NUMBER_KEY(ecc_pending),     NUMBER_KEY(ecc_vol_corr),    NUMBER_KEY(ecc_vol_unc),
-    NUMBER_KEY(ecc_agg_corr),    NUMBER_KEY(ecc_agg_unc),     NUMBER_KEY(ecc_sram_unc),
-    NUMBER_KEY(ecc_sram_threshold), NUMBER_KEY(remap_corr),   NUMBER_KEY(remap_unc),
-    NUMBER_KEY(remap_pending),   NUMBER_KEY(remap_failure),   NUMBER_KEY(recovery_action),
-    NUMBER_KEY(temperature),     NUMBER_KEY(power_mw),        NUMBER_KEY(clock_reasons),
-    NUMBER_KEY(pcie_width),      NUMBER_KEY(pcie_max_width),  NUMBER_KEY(pcie_gen),
-    NUMBER_KEY(pcie_max_gen),    NUMBER_KEY(pcie_replays),    NUMBER_KEY(fabric_state),
-    NUMBER_KEY(fabric_status),   NUMBER_KEY(fabric_mask),     NUMBER_KEY(fabric_summary),
-    NUMBER_KEY(fabric_clique),   NUMBER_KEY(inforom_corrupt), NUMBER_KEY(lost),
-    NUMBER_KEY(reset_required),  NUMBER_KEY(hang),
+    NUMBER_KEY(memory), NUMBER_KEY(memory_used), NUMBER_KEY(ecc_current), NUMBER_KEY(ecc_pending),
+    NUMBER_KEY(ecc_vol_corr), NUMBER_KEY(ecc_vol_unc), NUMBER_KEY(ecc_agg_corr),
+    NUMBER_KEY(ecc_agg_unc), NUMBER_KEY(ecc_sram_unc), NUMBER_KEY(ecc_sram_threshold),
+    NUMBER_KEY(remap_corr), NUMBER_KEY(remap_unc), NUMBER_KEY(remap_pending),
+    NUMBER_KEY(remap_failure), NUMBER_KEY(banks_without_spares), NUMBER_KEY(bank_active),
+    NUMBER_KEY(bank_pending), NUMBER_KEY(bank_exhausted), NUMBER_KEY(retires_pages),
+    NUMBER_KEY(retired_single), NUMBER_KEY(retired_double), NUMBER_KEY(retired_pending),
+    NUMBER_KEY(repair_channel), NUMBER_KEY(repair_tpc), NUMBER_KEY(recovery_action),
+    NUMBER_KEY(temperature), NUMBER_KEY(memory_temperature), NUMBER_KEY(margin),
+    NUMBER_KEY(power_mw), NUMBER_KEY(power_limit_mw), NUMBER_KEY(power_default_mw),
+    NUMBER_KEY(clock_reasons), NUMBER_KEY(utilization), NUMBER_KEY(persistence),
+    NUMBER_KEY(mig_current), NUMBER_KEY(mig_pending), NUMBER_KEY(processes),
+    NUMBER_KEY(pcie_width), NUMBER_KEY(pcie_max_width), NUMBER_KEY(pcie_gen),
+    NUMBER_KEY(pcie_max_gen), NUMBER_KEY(pcie_replays), NUMBER_KEY(fabric_state),
+    NUMBER_KEY(fabric_status), NUMBER_KEY(fabric_mask), NUMBER_KEY(fabric_summary),
+    NUMBER_KEY(fabric_clique), NUMBER_KEY(inforom_corrupt), NUMBER_KEY(nvlink5), NUMBER_KEY(lost),
+    NUMBER_KEY(reset_required), NUMBER_KEY(hang),
+};
+
+#define COUNT_KEY(name, kind) {#name, offsetof(struct gpu, link_counts[kind])}
+static const struct key COUNT_KEYS[] = {
+    COUNT_KEY(nvlink_replays, REPLAYS), COUNT_KEY(nvlink_recoveries, RECOVERIES),
+    COUNT_KEY(nvlink_crc, CRC), COUNT_KEY(nvlink_failed, FAILED),
 };
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -58,21 +72,30 @@ static void add_fail(struct fail *list, int *count, const char *value) {
         (*count)++;
 }
 
-static void set_links(struct gpu *gpu, const char *value) {
+/* Read one number per link and return how many there are. */
+static unsigned per_link(uint64_t *to, const char *value) {
     char *end;
-    for (gpu->nvlinks = 0; gpu->nvlinks < MAX_LINKS; gpu->nvlinks++, value = end) {
-        unsigned long link = strtoul(value, &end, 0);
-        if (end == value) return;
-        gpu->nvlink[gpu->nvlinks] = link;
+    for (unsigned link = 0; link < MAX_LINKS; link++, value = end) {
+        to[link] = strtoull(value, &end, 0);
+        if (end == value) return link;
     }
+    return MAX_LINKS;
 }
 
 static void set_gpu(struct gpu *gpu, const char *key, const char *value) {
-    if (strcmp(key, "nvlink") == 0) return set_links(gpu, value);
+    if (strcmp(key, "nvlink") == 0) {
+        gpu->nvlinks = per_link(gpu->nvlink, value);
+        return;
+    }
     if (strcmp(key, "fail") == 0) return add_fail(gpu->fail, &gpu->fails, value);
     for (size_t i = 0; i < sizeof TEXT_KEYS / sizeof *TEXT_KEYS; i++)
         if (strcmp(key, TEXT_KEYS[i].name) == 0)
             return copy_text((char *)gpu + TEXT_KEYS[i].offset, value);
+    for (size_t i = 0; i < sizeof COUNT_KEYS / sizeof *COUNT_KEYS; i++)
+        if (strcmp(key, COUNT_KEYS[i].name) == 0) {
+            per_link((uint64_t *)((char *)gpu + COUNT_KEYS[i].offset), value);
+            return;
+        }
     for (size_t i = 0; i < sizeof NUMBER_KEYS / sizeof *NUMBER_KEYS; i++)
         if (strcmp(key, NUMBER_KEYS[i].name) == 0) {
             *(uint64_t *)((char *)gpu + NUMBER_KEYS[i].offset) = strtoull(value, NULL, 0);

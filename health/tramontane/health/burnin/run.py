@@ -1,0 +1,208 @@
+"""Work all devices of a blade hard and write down what they gave. Order and time, no judgement.
+
+1. Copies, one device at a time, so that none waits for a bus that another one uses: host to
+   device, device to host, and each device to the next one.
+2. Then all devices at once, each in its own thread, until the time is over: products of one seed,
+   the same on every device, with a turn of memory patterns for about a quarter of the time.
+
+The first wrong answer anywhere ends the run: the blade is bad, and the rest of the half hour
+belongs to its repair. Every device does at least one product and one turn, however little time
+there is.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+
+from tramontane.health.burnin.backend import (
+    Backend,
+    DeviceFaultError,
+    Filling,
+    Memory,
+    Pattern,
+    product_flops,
+)
+
+# A share of the time for memory: products draw the power, patterns find the cells.
+_MEMORY_SHARE = 0.25
+_COPIES = 5
+_PROGRESS_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What to do. `memory_bytes` None: most of what is free; `devices` None: all."""
+
+    duration_s: float = 60.0
+    size: int = 8192
+    seed: int = 1
+    memory_bytes: int | None = None
+    copy_bytes: int = 256 << 20
+    devices: tuple[int, ...] | None = None
+
+
+@dataclass(slots=True)
+class DeviceRun:
+    """What one device gave. Rates are of the whole run, or the median of a few copies."""
+
+    device: str
+    products: int = 0
+    flops: float = 0.0
+    busy_s: float = 0.0
+    memory_bytes: int = 0
+    patterns: int = 0
+    to_device_gbps: float | None = None
+    to_host_gbps: float | None = None
+    to_next_gbps: float | None = None
+    wrong: list[str] = field(default_factory=list)
+
+    @property
+    def tflops(self) -> float | None:
+        """Return the mean over the run: a device that slows down when hot shows here."""
+        return self.flops / self.busy_s / 1e12 if self.busy_s > 0 else None
+
+
+def chosen(backend: Backend, settings: Settings) -> tuple[str, ...]:
+    """Return the devices to work on.
+
+    Raises:
+        LookupError: one that was asked for is not there.
+    """
+    there = backend.devices()
+    wanted = range(len(there)) if settings.devices is None else settings.devices
+    if missing := [index for index in wanted if not 0 <= index < len(there)]:
+        raise LookupError(f"device {missing[0]}: must exist (got {len(there)} devices)")
+    if not there:
+        raise LookupError(f"{backend.name}: must show a device (got none)")
+    return tuple(there[index] for index in wanted)
+
+
+class Burner:
+    """Do the module's two steps on a backend.
+
+    Attributes:
+        enough: set at the first wrong answer, and when a backend breaks.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        settings: Settings,
+        note: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._backend = backend
+        self._settings = settings
+        self._note = note
+        self._clock = clock
+        self.enough = threading.Event()
+
+    def run(self) -> tuple[DeviceRun, ...]:
+        """Return what each device gave.
+
+        Raises:
+            Exception: whatever the backend raised, but DeviceFaultError: that is an answer.
+        """
+        runs = tuple(DeviceRun(device) for device in chosen(self._backend, self._settings))
+        for place, run in enumerate(runs):
+            self._note(f"copies: {run.device}")
+            following = runs[(place + 1) % len(runs)].device
+            _asked(run, partial(self._copies, run, following))
+            if run.wrong:
+                return runs
+        duration_s = self._settings.duration_s
+        self._note(f"products and patterns: {len(runs)} devices, {duration_s:g} s")
+        end = self._clock() + duration_s
+        with ThreadPoolExecutor(len(runs), "device") as threads:
+            futures = [threads.submit(self._device, run, end) for run in runs]
+        for future in futures:
+            future.result()
+        return runs
+
+    def _copies(self, run: DeviceRun, following: str) -> None:
+        """Measure the ways to and from one device."""
+        run.to_device_gbps = self._rate(run, None, run.device)
+        run.to_host_gbps = self._rate(run, run.device, None)
+        if following != run.device:
+            run.to_next_gbps = self._rate(run, run.device, following)
+
+    def _rate(self, run: DeviceRun, source: str | None, target: str | None) -> float:
+        """Return the median rate of a few copies, in GB/s."""
+        size_bytes = self._settings.copy_bytes
+        times = []
+        for _ in range(_COPIES):
+            copy = self._backend.copy(source, target, size_bytes)
+            times.append(copy.elapsed_s)
+            if copy.wrong:
+                way = f"{source or 'host'} to {target or 'host'}"
+                run.wrong.append(f"copy {way}: {copy.wrong} of {size_bytes} bytes changed")
+                break
+        return size_bytes / max(sorted(times)[len(times) // 2], 1e-9) / 1e9
+
+    def _device(self, run: DeviceRun, end: float) -> None:
+        """Work one device until `end` or `enough`."""
+        try:
+            _asked(run, partial(self._rounds, run, end))
+        except BaseException:
+            self.enough.set()  # the others need not go on: there will be no verdict
+            raise
+        if run.wrong:
+            self.enough.set()
+
+    def _rounds(self, run: DeviceRun, end: float) -> None:
+        # The first product makes matrices, reference and plans: its time is nobody's rate.
+        self._multiply(run, timed=False)
+        memory = self._backend.memory(run.device, self._settings.memory_bytes)
+        run.memory_bytes = memory.size_bytes
+        began = said_at = self._clock()
+        memory_s = 0.0
+        turn = 0
+        while not run.wrong and not self.enough.is_set() and (turn == 0 or self._clock() < end):
+            self._multiply(run)
+            now = self._clock()
+            if turn == 0 or memory_s < _MEMORY_SHARE * (now - began):
+                _patterns(memory, run, turn)
+                turn += 1
+                memory_s += self._clock() - now
+            if now - said_at >= _PROGRESS_S:
+                said_at = now
+                self._note(
+                    f"{run.device}: {run.products} products, {run.tflops or 0:.3g} TFLOPS, "
+                    f"{run.patterns} patterns"
+                )
+
+    def _multiply(self, run: DeviceRun, *, timed: bool = True) -> None:
+        size, seed = self._settings.size, self._settings.seed
+        product = self._backend.multiply(run.device, size, seed)
+        run.products += 1
+        if timed:
+            run.flops += product_flops(size)
+            run.busy_s += product.elapsed_s
+        if product.wrong:
+            run.wrong.append(
+                f"product {run.products} of seed {seed}: "
+                f"{product.wrong} of {size**2} elements differ, {product.evidence}"
+            )
+
+
+def _patterns(memory: Memory, run: DeviceRun, turn: int) -> None:
+    """Write and read back one turn of every pattern."""
+    for filling in Filling:
+        pattern = Pattern(filling, turn)
+        memory.write(pattern)
+        recall = memory.check(pattern)
+        run.patterns += 1
+        if recall.wrong:
+            run.wrong.append(f"memory, {pattern}: {recall.wrong} words changed, {recall.evidence}")
+            return
+
+
+def _asked(run: DeviceRun, work: Callable[[], None]) -> None:
+    """Do the work; a fault that the hardware itself reports is a wrong answer."""
+    try:
+        work()
+    except DeviceFaultError as fault:
+        run.wrong.append(f"the device reports: {fault}")

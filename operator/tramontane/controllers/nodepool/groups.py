@@ -1,0 +1,212 @@
+"""Test blades in groups: which groups to run now, and what the tests so far show. Pure.
+
+The store is the API: each blade keeps the results of the groups in which it ran
+(Blade.status.qualification.results, with the group's name), and a group that runs is its pods.
+A group's name tells how many it had, so that a test of which a member has begun anew, or has
+gone, is known to be incomplete and counts no more. What is left goes to the bisection
+(bisect.py), which follows from the tests alone: a new operator goes on where the last one was.
+
+| pods of a group                        | the group                                         |
+|----------------------------------------|---------------------------------------------------|
+| some still run, in time                | runs                                              |
+| all exited 0, bandwidth as asked       | passed                                            |
+| one exited 1, is slow or out of time   | failed: at least one of its blades is bad         |
+| one broke or is missing, none failed   | broken: nothing is learned                        |
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tramontane.api import clock
+from tramontane.api.blade import Blade, BladeState
+from tramontane.controllers.nodepool import bisect
+from tramontane.controllers.nodepool.around import Collective, GroupResult
+from tramontane.controllers.nodepool.care import BURN_IN, COLLECTIVE, SOAK, Test
+from tramontane.controllers.nodepool.works import Outcome, WorkPod
+
+# Blades that are nearly there are waited for, so that groups are of full size.
+_WAIT_FOR_OTHERS_S = 60.0
+# Within this time all pods of a group have been created and seen.
+_GROUP_IS_MADE_S = 15.0
+_MOST_PARTNERS = 64
+_EVIDENCE = "slow or failed in a group of which all others are known to be good"
+_ON_WAY = frozenset({BladeState.QUALIFYING, BladeState.REQUALIFYING})
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A blade as the groups see it.
+
+    Attributes:
+        waits: it has come to the collective step; `since` then says when.
+        earlier: it is in an earlier step, and will come.
+        idle: it is Healthy and nobody uses it: it can be a partner that is known to be good.
+        results: group to whether it passed, of the groups in which it ran.
+    """
+
+    name: str
+    waits: bool = False
+    since: float = 0.0
+    earlier: bool = False
+    idle: bool = False
+    results: Mapping[str, bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What the tests show, and what to run next.
+
+    Attributes:
+        start: groups to start now, by name.
+        finished: groups that have ended, with what they showed; None: nothing.
+        blades: what each blade is to be told.
+    """
+
+    start: Mapping[str, tuple[str, ...]]
+    finished: Mapping[str, GroupResult | None]
+    blades: Mapping[str, Collective]
+
+
+def candidate(blade: Blade, *, busy: bool) -> Candidate:
+    """Return how the groups see a blade."""
+    status = blade.status
+    asked = status.qualification
+    since = asked.step_since if asked is not None else None
+    on_way = status.state in _ON_WAY and asked is not None
+    step = asked.step if asked is not None else None
+    results = asked.results if asked is not None else ()
+    return Candidate(
+        name=blade.metadata.name,
+        waits=on_way and step == COLLECTIVE,
+        since=clock.parse(since) if since else 0.0,
+        earlier=on_way and step in {SOAK, BURN_IN},
+        idle=status.state is BladeState.HEALTHY and not busy,
+        results={one.group: one.passed for one in results if one.group},
+    )
+
+
+def play(test: Test, candidates: Sequence[Candidate], pods: Iterable[WorkPod], now: float) -> Round:
+    """Return the round: O(blades · results)."""
+    running = _by_group(pods)
+    finished = {
+        group: _result(group, members, test)
+        for group, members in running.items()
+        if _has_ended(members, test, now)
+    }
+    in_group = {pod.blade: group for group, members in running.items() for pod in members}
+    waiting = tuple(one for one in candidates if one.waits)
+    if not waiting:
+        return Round({}, finished, _told({}, in_group, finished, {}))
+    tests = _tests(candidates)
+    names = tuple(one.name for one in waiting)
+    partners = _partners(candidates, in_group, len(names))
+    known_good = (bisect.GroupTest(frozenset(partners), passed=True),) if partners else ()
+    planned = bisect.plan((*names, *partners), (*tests, *known_good), test.group_size)
+    good = dict.fromkeys(planned.cleared, True) | dict.fromkeys(planned.condemned, False)
+    start = {}
+    if not running and _is_time(candidates, waiting, test, now):
+        start = {_name(members, tests): members for members in planned.groups}
+    return Round(start, finished, _told(good, in_group, finished, start, names))
+
+
+def _told(
+    good: Mapping[str, bool],
+    in_group: Mapping[str, str],
+    finished: Mapping[str, GroupResult | None],
+    start: Mapping[str, Sequence[str]],
+    waiting: Iterable[str] = (),
+) -> dict[str, Collective]:
+    starting = {name: group for group, members in start.items() for name in members}
+    told = {}
+    for name in {*waiting, *in_group, *starting}:
+        group = in_group.get(name, "") or starting.get(name, "")
+        verdict = good.get(name)
+        told[name] = Collective(
+            good=verdict,
+            group=group,
+            result=finished.get(group),
+            evidence=_EVIDENCE if verdict is False else "",
+        )
+    return told
+
+
+def _by_group(pods: Iterable[WorkPod]) -> dict[str, list[WorkPod]]:
+    found: dict[str, list[WorkPod]] = defaultdict(list)
+    for pod in pods:
+        if pod.group and not pod.deleting:
+            found[pod.group].append(pod)
+    return found
+
+
+def _is_whole(pods: Sequence[WorkPod]) -> bool:
+    return len(pods) >= max(pod.group_size for pod in pods)
+
+
+def _has_ended(pods: Sequence[WorkPod], test: Test, now: float) -> bool:
+    if not _is_whole(pods):  # never made, or taken away because the blade has something to do
+        return now - min(pod.created_at for pod in pods) > _GROUP_IS_MADE_S
+    return all(pod.outcome_at(now, test.timeout_s) is not Outcome.RUNNING for pod in pods)
+
+
+def _result(group: str, pods: Sequence[WorkPod], test: Test) -> GroupResult | None:
+    """Return what a group that has ended showed; None where its checker broke."""
+    outcomes = {pod.outcome for pod in pods}
+    slowest = min((pod.value for pod in pods if pod.value is not None), default=None)
+    if not _is_whole(pods):
+        return None
+    if slowest is not None and slowest < test.min_bandwidth:
+        text = f"{slowest:.1f} GB/s, must be {test.min_bandwidth:.1f} or more"
+        return GroupResult(group, passed=False, value=slowest, evidence=text)
+    if Outcome.FAILED in outcomes or Outcome.RUNNING in outcomes:
+        bad = next((pod for pod in pods if pod.outcome is Outcome.FAILED), pods[0])
+        text = bad.evidence or "no end in time"
+        return GroupResult(group, passed=False, value=slowest, evidence=f"{bad.blade}: {text}")
+    if Outcome.BROKEN in outcomes:
+        return None
+    return GroupResult(group, passed=True, value=slowest)
+
+
+def _tests(candidates: Iterable[Candidate]) -> tuple[bisect.GroupTest, ...]:
+    """Return the tests whose members all still have them in their records."""
+    members: dict[str, set[str]] = defaultdict(set)
+    passed: dict[str, bool] = {}
+    for one in candidates:
+        for group, good in one.results.items():
+            members[group].add(one.name)
+            passed[group] = passed.get(group, True) and good
+    return tuple(
+        bisect.GroupTest(frozenset(members[group]), passed=passed[group])
+        for group in sorted(members)
+        if len(members[group]) == _size(group)
+    )
+
+
+def _partners(
+    candidates: Iterable[Candidate], in_group: Mapping[str, str], waiting: int
+) -> tuple[str, ...]:
+    """Return Healthy idle blades to test others with, as many as could be of use."""
+    idle = (one.name for one in candidates if one.idle and one.name not in in_group)
+    return tuple(sorted(idle)[: min(waiting, _MOST_PARTNERS)])
+
+
+def _is_time(
+    candidates: Iterable[Candidate], waiting: Sequence[Candidate], test: Test, now: float
+) -> bool:
+    """Return whether to begin: a full group is there, nobody else comes, or it was long enough."""
+    suspects = any(one.results for one in waiting)
+    if suspects or len(waiting) >= test.group_size or not any(one.earlier for one in candidates):
+        return True
+    return now - min(one.since for one in waiting) > _WAIT_FOR_OTHERS_S
+
+
+def _name(members: Sequence[str], tests: Sequence[bisect.GroupTest]) -> str:
+    """Return a group's name: the same members after the same tests are the same group."""
+    text = f"{sorted(members)} {len(tests)}"
+    return f"{hashlib.sha256(text.encode()).hexdigest()[:8]}-{len(members)}"
+
+
+def _size(group: str) -> int:
+    size = group.rpartition("-")[2]
+    return int(size) if size.isdecimal() else 0

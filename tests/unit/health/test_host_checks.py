@@ -1,0 +1,251 @@
+"""The checks of the host: what each finds, of whom, and what it leaves as it was."""
+
+from typing import Any
+
+import pytest
+
+from tramontane.api.blade import Action, Severity
+from tramontane.health import checks, host_past
+from tramontane.health.checks import host as on_host
+from tramontane.health.checks.base import Outcome, Past
+from tramontane.health.device import Reading, Unsupported
+from tramontane.health.host import HostPast, HostReading, Port
+
+from .hosts import NOW, port
+
+DAY_S = 24 * 3600.0
+BLIND = Outcome(blind=frozenset({None}))
+UNKNOWN = Outcome(blind=frozenset({None}), unknown=True)
+BY_NAME = {check.name: check for check in checks.CHECKS}
+
+
+def judged(name: str, reading: HostReading | None, now: float) -> Outcome:
+    return BY_NAME[name].judge(Reading("b", host=reading), Past(at=NOW + now))
+
+
+def after(*looks: tuple[float, tuple[Port, ...]], **values: Any) -> HostReading:
+    """Return the last look of several, each at its time (s)."""
+    past: HostPast | None = None
+    reading = HostReading()
+    before = 0.0
+    for at, ports in looks:
+        reading = HostReading(ports=ports, **values)
+        past = host_past.remember(past, reading, NOW + at, NOW + before)
+        before = at
+    assert past is not None
+    return HostReading(ports=reading.ports, past=past, **values)
+
+
+UP, DOWN = (port(),), (port(state="DOWN"),)
+
+
+def found(outcome: Outcome) -> list[tuple[str, Severity, Action, int]]:
+    return [(f.code, f.severity, f.action, f.count) for f in outcome.findings]
+
+
+def test_all_of_them_are_listed() -> None:
+    assert on_host.NAMES <= checks.NAMES
+
+
+@pytest.mark.parametrize("name", sorted(on_host.NAMES))
+@pytest.mark.parametrize(
+    "reading", [None, HostReading(past=HostPast(since=0.0))], ids=["no-look", "no-value"]
+)
+def test_what_was_not_read_is_unknown(name: str, reading: HostReading | None) -> None:
+    assert judged(name, reading, DAY_S) == UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("looks", "now", "expected"),
+    [
+        pytest.param([(0, UP), (5, UP)], 9, Outcome(), id="up"),
+        pytest.param([(0, DOWN), (900, DOWN)], 900, BLIND, id="no-cable"),
+        pytest.param([(0, UP), (5, DOWN)], 244, BLIND, id="not-yet"),
+    ],
+)
+def test_a_port_may_be_down_for_a_while(looks: Any, now: float, expected: Outcome) -> None:
+    assert judged("infiniband-state", after(*looks), now) == expected
+
+
+@pytest.mark.parametrize(
+    ("then", "evidence"),
+    [
+        pytest.param(DOWN, "mlx5_0/1 is DOWN, Polling for more than 240 s", id="down"),
+        pytest.param((), "mlx5_0/1 is gone for more than 240 s", id="gone"),
+        pytest.param(
+            (Port("mlx5_0", 1),), "mlx5_0/1 is silent,  for more than 240 s", id="unreadable"
+        ),
+    ],
+)
+def test_a_port_that_stays_down_is_a_fault(then: tuple[Port, ...], evidence: str) -> None:
+    outcome = judged("infiniband-state", after((0, UP), (5, then)), 245)
+    assert found(outcome) == [("infiniband-down", Severity.FATAL, Action.INSPECT, 1)]
+    assert outcome.findings[0].evidence == evidence
+    assert outcome.blind == frozenset()
+
+
+def test_ports_that_are_down_are_counted() -> None:
+    both = tuple(port(name) for name in ("mlx5_0", "mlx5_1"))
+    down = tuple(port(name, state="DOWN") for name in ("mlx5_0", "mlx5_1"))
+    outcome = judged("infiniband-state", after((0, both), (5, down)), 600)
+    assert found(outcome) == [("infiniband-down", Severity.FATAL, Action.INSPECT, 2)]
+
+
+@pytest.mark.parametrize(
+    ("then", "expected"),
+    [
+        pytest.param((port(rate_gbps=400),), [], id="as-before"),
+        pytest.param(
+            (port(rate_gbps=200),),
+            [("infiniband-slow", Severity.DEGRADED, Action.INSPECT, 1)],
+            id="slower",
+        ),
+        pytest.param((port(state="DOWN", rate_gbps=10),), [], id="down-is-not-slow"),
+        pytest.param((), [], id="gone-is-not-slow"),
+    ],
+)
+def test_a_port_keeps_its_rate(then: tuple[Port, ...], expected: Any) -> None:
+    assert found(judged("infiniband-rate", after((0, UP), (5, then)), 9)) == expected
+
+
+def flapping(times: int) -> HostReading:
+    looks: list[tuple[float, tuple[Port, ...]]] = [(0, UP)]
+    for number in range(times):
+        looks += [(100 * number + 10, DOWN), (100 * number + 40, UP)]
+    return after(*looks)
+
+
+@pytest.mark.parametrize(
+    ("times", "now", "expected"),
+    [
+        pytest.param(2, 300, [], id="twice"),
+        pytest.param(
+            3,
+            300,
+            [("infiniband-flapping", Severity.DEGRADED, Action.INSPECT, 1)],
+            id="three-times",
+        ),
+        pytest.param(3, DAY_S + 50, [], id="the-first-is-a-day-ago"),
+    ],
+)
+def test_a_port_does_not_flap(times: int, now: float, expected: Any) -> None:
+    assert found(judged("infiniband-flaps", flapping(times), now)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "span_s"), [("infiniband-flaps", DAY_S), ("infiniband-counters", 3600.0)]
+)
+def test_until_it_has_looked_for_long_it_clears_nothing(name: str, span_s: float) -> None:
+    assert judged(name, after((0, UP)), span_s - 1) == BLIND
+    assert judged(name, after((0, UP)), span_s) == Outcome()
+
+
+ERRORS = ("infiniband-errors", Severity.FATAL, Action.INSPECT, 1)
+RISING = ("infiniband-errors-rising", Severity.DEGRADED, Action.INSPECT, 1)
+
+
+@pytest.mark.parametrize(
+    ("values", "in_s", "expected"),
+    [
+        pytest.param({"excessive_buffer_overrun_errors": 1}, 60, [ERRORS], id="overrun"),
+        pytest.param({"local_link_integrity_errors": 1}, 60, [ERRORS], id="integrity"),
+        pytest.param({"rnr_nak_retry_err": 1}, 60, [ERRORS], id="retry"),
+        pytest.param({"symbol_error": 120}, 60, [], id="symbols-an-hour"),
+        pytest.param({"symbol_error": 121}, 60, [ERRORS], id="more-symbols-an-hour"),
+        pytest.param({"symbol_error": 110}, 10, [RISING], id="symbols-a-second"),
+        pytest.param({"link_downed": 1}, 60, [RISING], id="link-downed"),
+        pytest.param({"port_rcv_errors": 600}, 60, [], id="receive-errors"),
+        pytest.param({"port_rcv_errors": 601}, 60, [RISING], id="more-receive-errors"),
+        pytest.param({"link_error_recovery": 5}, 60, [], id="recoveries"),
+        pytest.param({"link_error_recovery": 6}, 60, [RISING], id="more-recoveries"),
+    ],
+)
+def test_errors_stay_rare(values: dict[str, Any], in_s: float, expected: Any) -> None:
+    reading = after((0, UP), (in_s, (port(**values),)))
+    assert found(judged("infiniband-counters", reading, in_s)) == expected
+
+
+def test_errors_from_before_the_start_and_from_an_hour_ago_are_past() -> None:
+    reading = after((0, (port(symbol_error=9999),)), (60, (port(symbol_error=9999),)))
+    assert judged("infiniband-counters", reading, 3600) == Outcome()
+    reading = after((0, UP), (60, (port(link_downed=1),)))
+    assert judged("infiniband-counters", reading, 3659) != Outcome()
+    assert judged("infiniband-counters", reading, 3660) == Outcome()
+
+
+def test_a_counter_that_began_anew_shows_its_growth() -> None:
+    reading = after((0, (port(symbol_error=9999),)), (60, (port(symbol_error=100),)))
+    assert judged("infiniband-counters", reading, 3600) == Outcome()
+    reading = after((0, (port(symbol_error=9999),)), (60, (port(symbol_error=300),)))
+    assert found(judged("infiniband-counters", reading, 60)) == [ERRORS]
+
+
+def test_lost_carriers_of_roce_count() -> None:
+    def roce(changes: int) -> tuple[Port, ...]:
+        return (Port("r", 1, "Ethernet", "ACTIVE", "LinkUp", 200, (("carrier_changes", changes),)),)
+
+    assert found(judged("infiniband-counters", after((0, roce(4)), (60, roce(6))), 60)) == []
+    outcome = judged("infiniband-counters", after((0, roce(4)), (60, roce(7))), 60)
+    assert found(outcome) == [RISING]
+    assert outcome.findings[0].evidence == "r/1 carrier_changes +3 in 1 h"
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "values", "expected"),
+    [
+        pytest.param(
+            "nvme",
+            "nvme",
+            (8, 8, 6),
+            ("nvme-missing", Severity.DEGRADED, Action.INSPECT, 2),
+            id="drives",
+        ),
+        pytest.param(
+            "memory-size",
+            "memory_bytes",
+            (1000, 951, 949),
+            ("memory-missing", Severity.DEGRADED, Action.INSPECT, 1),
+            id="memory",
+        ),
+        pytest.param(
+            "pci-count",
+            "pci_gpus",
+            (8, 8, 7),
+            ("pci-gpu-missing", Severity.FATAL, Action.REBOOT, 1),
+            id="gpus",
+        ),
+    ],
+)
+def test_nothing_goes_missing(
+    name: str, field: str, values: tuple[int, int, int], expected: Any
+) -> None:
+    most, well, ill = values
+
+    def showing(value: int, **more: Any) -> HostReading:
+        return HostReading(**{field: value, **more})
+
+    past = host_past.remember(None, showing(most), NOW, NOW)
+    for value, findings in ((well, []), (ill, [expected])):
+        assert found(judged(name, showing(value, past=past), 9)) == findings
+
+
+@pytest.mark.parametrize(
+    ("source", "slow"),
+    [("tsc", False), ("kvm-clock", False), ("arch_sys_counter", False), ("hpet", True),
+     ("acpi_pm", True), ("jiffies", True)],
+)  # fmt: skip
+def test_the_clock_is_the_processors(source: str, slow: bool) -> None:
+    outcome = judged("clocksource", HostReading(clocksource=source), 9)
+    expected = [("clocksource-slow", Severity.INFO, Action.INSPECT, 1)] if slow else []
+    assert found(outcome) == expected
+
+
+def test_they_are_judged_while_nvml_is_of_no_use() -> None:
+    host = HostReading(clocksource="hpet", nvme=Unsupported("Hung"))
+    reading = Reading("b", session_error="DriverNotLoaded", host=host)
+    outcomes = checks.run(reading, Past(at=NOW))
+    assert found(outcomes["clocksource"]) == [
+        ("clocksource-slow", Severity.INFO, Action.INSPECT, 1)
+    ]
+    assert outcomes["nvme"] == UNKNOWN
+    assert outcomes["row-remap"] == checks.BLIND
