@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from tramontane.health import checks, slim
+from tramontane.health import checks
 from tramontane.health.agent import Agent
 from tramontane.health.host import PROC, SYS
 from tramontane.health.host_probe import HostProbe
@@ -112,7 +112,6 @@ def main(
     """Watch the GPUs of one blade and report what is wrong with them."""
     if not node_name:
         raise click.UsageError("--node-name: must be the Node's name (got none); or set NODE_NAME")
-    slim.skip_init()
     readiness = Checks()
 
     async def serve(stop: StopEvent) -> None:

@@ -236,6 +236,10 @@ class GangSpec(Model):
         Duration | None,
         about("Longest run from placement; absent: no end is known.", example="72h"),
     ] = None
+    grace: Annotated[
+        Duration,
+        about("Time for a last checkpoint where the gang must give way.", example="120s"),
+    ] = "120s"
     tenant: Annotated[
         Label | None, about("Tenant of the NodePool whose GPUs these are.", example="research")
     ] = None
@@ -334,6 +338,23 @@ class GangStatus(Model):
         about(
             "The blades; absent until all of the gang has a place.",
             example={"size": 2, "seats": ["gpu-0001", "gpu-0002"], "spares": ["gpu-0090"]},
+        ),
+    ] = None
+    placed_at: Annotated[
+        Timestamp | None,
+        about(
+            "When the gang got its place; from here on maxRuntime counts.",
+            example="2026-11-24T15:04:07Z",
+        ),
+    ] = None
+    grow_to: Annotated[
+        int | None,
+        about(
+            "Larger count of the first slot that there is room for now; to be taken at a "
+            "checkpoint.",
+            example=128,
+            ge=1,
+            le=MAX_SEATS,
         ),
     ] = None
     reason: Annotated[

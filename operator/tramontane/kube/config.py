@@ -21,6 +21,7 @@ import yaml
 
 from tramontane.api.errors import InvalidValue
 from tramontane.kube.errors import Unreachable
+from tramontane.kube.slim import skip_init
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +88,8 @@ async def connect(kubeconfig: str | os.PathLike[str] | None, connections: int) -
     Raises:
         InvalidValue: there is no usable configuration.
     """
+    skip_init("kubernetes")
+    skip_init("kubernetes.aio")
     from kubernetes.aio.client.configuration import Configuration  # noqa: PLC0415 - see above
     from kubernetes.aio.client.rest import RESTClientObject  # noqa: PLC0415
     from kubernetes.aio.config import (  # noqa: PLC0415

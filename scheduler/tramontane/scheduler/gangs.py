@@ -16,6 +16,7 @@ from tramontane.scheduler.records import Raw, Requests, amounts
 
 PENDING: Final = "Pending"
 PLACED: Final = "Placed"
+PREEMPTING: Final = "Preempting"
 INACTIVE: Final = "Inactive"
 
 
@@ -60,6 +61,23 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
+class Order:
+    """Hold the order to give way: for which gang, until when (Unix seconds), and why."""
+
+    by: str
+    deadline_s: float
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Hold when a gang is likely to start, in Unix seconds: in half, and nine of ten cases."""
+
+    p50_s: float
+    p90_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Told:
     """Hold what a Gang's status says now, apart from the placement."""
 
@@ -71,11 +89,18 @@ class Told:
     ready: bool | None = None
     ready_since_s: float | None = None
     observed: int = 0
+    placed_s: float | None = None
+    order: Order | None = None
+    estimate: Estimate | None = None
+    grow_to: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class GangRecord:
-    """Hold one Gang. Times are Unix seconds; `key` is `namespace/name`."""
+    """Hold one Gang. Times are Unix seconds; `key` is `namespace/name`.
+
+    `lost_work` is what a preemption now would waste, in GPU-hours; None where nobody says.
+    """
 
     key: str
     uid: str = ""
@@ -93,6 +118,11 @@ class GangRecord:
     slice_size: int = 0
     slice_level: str = ""
     priority: int = 0
+    preemptible: bool = True
+    max_runtime_s: float | None = None
+    grace_s: float = 120.0
+    tenant: str = ""
+    lost_work: float | None = None
     lost: tuple[tuple[int, str], ...] = ()
     avoid: frozenset[str] = frozenset()
     active: bool = True
@@ -201,6 +231,11 @@ def _spec(spec: Raw) -> dict[str, Any]:
         "slice_size": int(slice_.get("size") or 0),
         "slice_level": slice_.get("level") or "",
         "priority": int(spec.get("priority") or 0),
+        "preemptible": spec.get("preemptible", True) is not False,
+        "max_runtime_s": parse_duration(runs) if (runs := spec.get("maxRuntime")) else None,
+        "grace_s": parse_duration(spec.get("grace") or "120s"),
+        "tenant": spec.get("tenant") or "",
+        "lost_work": None if (cost := spec.get("cost")) is None else float(cost["lostWork"]),
         "lost": tuple((int(entry["seat"]), entry["blade"]) for entry in spec.get("lost") or ()),
         "avoid": frozenset(spec.get("avoid") or ()),
         "active": spec.get("active", True) is not False,
@@ -213,6 +248,8 @@ def _status(status: Raw) -> tuple[Told, Placement | None]:
         (c for c in status.get("conditions") or () if c.get("type") == "Ready"), {}
     )
     since = ready.get("lastTransitionTime")
+    placed_at, preempt = status.get("placedAt"), status.get("preempt") or {}
+    estimated = status.get("estimatedStart") or {}
     told = Told(
         phase=status.get("phase") or "",
         epoch=int(status.get("epoch") or 0),
@@ -222,6 +259,18 @@ def _status(status: Raw) -> tuple[Told, Placement | None]:
         ready={"True": True, "False": False}.get(ready.get("status", "")),
         ready_since_s=clock.parse(since) if since else None,
         observed=int(status.get("observedGeneration") or 0),
+        placed_s=clock.parse(placed_at) if placed_at else None,
+        order=Order(
+            preempt["by"],
+            clock.parse(preempt["deadline"]) if preempt.get("deadline") else 0.0,
+            preempt.get("reason") or "",
+        )
+        if preempt
+        else None,
+        estimate=Estimate(clock.parse(estimated["p50"]), clock.parse(estimated["p90"]))
+        if estimated.keys() >= {"p50", "p90"}
+        else None,
+        grow_to=int(status.get("growTo") or 0),
     )
     placed = status.get("placement") or {}
     seats = tuple(sys.intern(str(seat)) for seat in placed.get("seats") or ())

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from tramontane.api import clock
 from tramontane.api.names import GPU_RESOURCE, LABEL_GANG, LABEL_SEAT, LABEL_WORK
 from tramontane.api.quantity import parse_quantity
 
@@ -65,11 +66,32 @@ class NodeRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class TenantRecord:
+    """Hold a tenant's share of a pool, in GPUs; `most` is None where there is no limit."""
+
+    name: str
+    guaranteed: int = 0
+    most: int | None = None
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryRecord:
+    """Hold capacity to come: how many blades, and when (Unix seconds)."""
+
+    tranche: str
+    blades: int
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class PoolRecord:
-    """Hold a pool's topology levels, widest first, as (name, node label)."""
+    """Hold a pool's topology levels, widest first, as (name, node label), and its shares."""
 
     name: str
     levels: tuple[tuple[str, str], ...]
+    tenants: tuple[TenantRecord, ...] = ()
+    deliveries: tuple[DeliveryRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +153,26 @@ def decode_node(raw: Raw) -> NodeRecord:
 
 def decode_pool(raw: Raw) -> PoolRecord:
     """Return the record of a NodePool."""
-    topology = (raw.get("spec") or {}).get("topology") or {}
+    spec = raw.get("spec") or {}
+    topology = spec.get("topology") or {}
     return PoolRecord(
         name=sys.intern(raw["metadata"]["name"]),
         levels=tuple(
             (sys.intern(level["name"]), sys.intern(level["label"]))
             for level in topology.get("levels") or ()
+        ),
+        tenants=tuple(
+            TenantRecord(
+                sys.intern(tenant["name"]),
+                int(tenant.get("guaranteedGPUs") or 0),
+                None if (most := tenant.get("maxGPUs")) is None else int(most),
+                int(tenant.get("weight") or 1),
+            )
+            for tenant in spec.get("tenants") or ()
+        ),
+        deliveries=tuple(
+            DeliveryRecord(d.get("tranche") or "", int(d["blades"]), clock.parse(d["at"]))
+            for d in spec.get("availableFrom") or ()
         ),
     )
 

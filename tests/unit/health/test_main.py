@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -66,17 +65,6 @@ async def test_it_outlives_an_absent_api_server_and_leaves_cleanly_on_sigterm(
     # Whether the child had opened its session by then is a race; if so, it has closed it.
     log = tmp_path / "nvml.log"
     assert not log.exists() or log.read_text() == "nvmlShutdown\n"
-
-
-def test_the_blocking_client_stays_out() -> None:
-    program = (
-        "import sys; from tramontane.health import slim; slim.skip_init(); slim.skip_init();"
-        "import kubernetes.aio.config; assert 'kubernetes.aio.client' in sys.modules;"
-        "print(*{'requests', 'oauthlib', 'kubernetes.client'} & set(sys.modules));"
-        "slim.skip_init('no.such.package')"
-    )
-    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
-    assert done.stdout == b"\n"
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,7 @@ def gang_spec(
         priority=priority,
         preemptible=spec.preemptible,
         max_runtime=spec.max_runtime,
+        grace=spec.checkpoint.grace,
         tenant=_tenant_of(pool, job),
         lost=tuple(LostSeat(seat=seat, blade=blade) for seat, blade in sorted(lost)),
         avoid=avoided(job),
