@@ -9,16 +9,32 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
-from bench import agent, engine, kill, recovery, start
+from bench import (
+    agent,
+    cold,
+    crowd,
+    engine,
+    explanations,
+    foreign,
+    kill,
+    placement,
+    recovery,
+    start,
+)
 from bench.results import Budget
 
 BENCHES: dict[str, Callable[[], Coroutine[Any, Any, list[Budget]]]] = {
     "engine": engine.run,
+    "placement": placement.run,
     "recovery": recovery.run,
     "start-128": partial(start.run, 128),
     "start-2048": partial(start.run, 2048),
     "kill": kill.run,
     "agent": agent.run,
+    "cold": cold.run,
+    "explanations": explanations.run,
+    "foreign": foreign.run,
+    "crowd": crowd.run,
 }
 
 

@@ -123,7 +123,7 @@ async def _rounds(lab: Lab, folder: Path, size: int) -> Raw:
     writes: dict[str, int] = {}
     rss: dict[str, float] = {}
     for number in range(ROUNDS[size]):
-        bare.append(await _bare(lab, folder, pod, size))
+        bare.append(await bare_client(lab, folder, pod, size))
         seconds, writes, _ = await _ours(lab, size, f"r{number}", rss)
         ours.append(seconds)
         _say(f"{size} pods, round {number}: bare {bare[-1]:.2f} s, ours {ours[-1]:.2f} s")
@@ -158,7 +158,7 @@ async def _ours(
     return last - began, writes, pod
 
 
-async def _bare(lab: Lab, folder: Path, pod: Raw, size: int) -> float:
+async def bare_client(lab: Lab, folder: Path, pod: Raw, size: int) -> float:
     """Let the bare client create copies of the pod on as many blades; returns its seconds."""
     labels = {key: value for key, value in pod["metadata"]["labels"].items() if key != LABEL_GANG}
     labels |= {LABEL_JOB: "bare", "bench.tramontane.dev/gang": "bare"}

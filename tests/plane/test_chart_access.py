@@ -32,6 +32,7 @@ ALLOWED = {
         patch                      nodes/status
         get list watch create patch delete    pods
         get                        pods/log
+        create                     pods/eviction
         get create patch delete    services
         get create patch           configmaps
         get                        scheduling.k8s.io/priorityclasses
@@ -46,7 +47,15 @@ ALLOWED = {
         list watch                 tramontane.dev/gangs
         patch                      tramontane.dev/gangs/status
         list watch                 nodes
-        list watch                 pods
+        get list watch             pods
+        create                     pods/binding
+        patch                      pods/status
+        create patch               events.k8s.io/events
+        get list watch             scheduling.k8s.io/podgroups
+        get list watch             scheduling.k8s.io/workloads
+        get list watch             scheduling.volcano.sh/podgroups
+        get list watch             scheduling.x-k8s.io/podgroups
+        get list watch             jobset.x-k8s.io/jobsets
         create                     coordination.k8s.io/leases@tramontane-system
         get update                 coordination.k8s.io/leases@tramontane-system/tramontane-scheduler
     """,

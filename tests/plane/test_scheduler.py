@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from plane.harness import SYSTEM, Plane
+from tramontane.api import clock
 from tramontane.api.names import API_VERSION, GPU_RESOURCE, LEASE_SCHEDULER
 from tramontane.kube.client import Client, Conflict, NotFound
 from tramontane.kube.resources import BLADES, GANGS, LEASES, NODEPOOLS, NODES, PODS
@@ -153,6 +154,26 @@ async def test_a_gang_is_placed_whole_and_keeps_its_seats_when_the_scheduler_die
         assert seats(second) == names[4:]
         after = (await client.get(GANGS, "first", "default"))["status"]
         assert after == before
+
+
+async def test_a_gang_that_waits_is_promised_blades_that_nobody_else_takes_for_longer(
+    plane: Plane,
+) -> None:
+    async with await plane.client() as client, scheduling(plane):
+        await hall(client)
+        await submit(client, "sits", 6, maxRuntime="1h", preemptible=False)
+        placed_at = (await seen(client, "sits", placed))["placedAt"]
+        await submit(client, "big", 8, priority=1)
+        waits = await seen(client, "big", lambda s: "estimatedStart" in s)
+        assert waits["reason"] == "WaitingForCapacity"
+        started = clock.parse(placed_at)
+        assert clock.parse(waits["estimatedStart"]["p50"]) == pytest.approx(started + 3600, abs=2)
+        await submit(client, "endless", 2)
+        kept = await seen(client, "endless", lambda s: bool(s.get("reason")))
+        assert kept["reason"] == "ReservedForOther"
+        assert "default/big" in kept["message"]
+        await submit(client, "short", 2, maxRuntime="10m")
+        await seen(client, "short", placed)
 
 
 async def test_only_the_lost_seat_moves_and_to_the_spare(plane: Plane) -> None:

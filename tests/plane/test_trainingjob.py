@@ -33,6 +33,7 @@ from tramontane.kube.resources import (
     NODEPOOLS,
     NODES,
     PODS,
+    PRIORITYCLASSES,
     SERVICES,
     TRAININGJOBS,
 )
@@ -259,6 +260,40 @@ async def test_suspension_frees_the_blades_and_resumption_is_a_new_attempt(plane
         assert status["attempt"] == 2
         assert epochs(await pods_of(client)) == {"2"}
         assert status["incidents"] == []
+
+
+async def test_a_more_important_job_gets_the_blades_and_the_other_comes_back(plane: Plane) -> None:
+    async with a_hall(plane, blades=4) as client:
+        important = {"metadata": {"name": "urgent"}, "value": 1000}
+        await client.create(PRIORITYCLASSES, important)
+        await client.create(TRAININGJOBS, a_job(maxRuntime="24h", checkpoint={"grace": "5s"}))
+        before = await status_of(client, in_phase("Running"), "Running")
+
+        urgent = a_job(2, priorityClassName="urgent")
+        urgent["metadata"] = {"name": "urgent", "namespace": NAMESPACE}
+        await client.create(TRAININGJOBS, urgent)
+        status = await status_of(
+            client, lambda s: s.get("phase") == "Queued" and bool(s.get("restarts")), "Queued"
+        )
+        assert status["restarts"]["preempted"] == 1
+        assert status["restarts"]["user"] == status["restarts"]["infra"] == 0
+        [incident] = status["incidents"][len(before["incidents"]) :]
+        assert (incident["cause"], incident["code"]) == ("Preempted", f"{NAMESPACE}/urgent")
+
+        async with asyncio.timeout(SOON_S):
+            while (  # noqa: ASYNC110 - the API server sets no event
+                await client.get(TRAININGJOBS, "urgent", NAMESPACE)
+            ).get("status", {}).get("phase") != "Running":
+                await asyncio.sleep(0.05)
+        gang = (await client.get(GANGS, NAME, NAMESPACE))["status"]
+        assert gang["phase"] == "Pending"
+        assert "preempt" not in gang
+        assert "placement" not in gang
+
+        await client.delete(TRAININGJOBS, "urgent", NAMESPACE, propagation="Background")
+        status = await status_of(client, in_phase("Running"), "Running again")
+        assert epochs(await pods_of(client)) == {str(status["attempt"])}
+        await client.delete(PRIORITYCLASSES, "urgent")
 
 
 async def test_what_is_wrong_is_said_and_put_right(plane: Plane) -> None:

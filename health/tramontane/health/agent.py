@@ -37,6 +37,7 @@ from tramontane.health.backoff import Backoff
 from tramontane.health.checks.window import remember
 from tramontane.health.device import Event, Reading, Sample, Unresponsive, Update
 from tramontane.health.host import HostReading
+from tramontane.health.ledger import is_noted
 from tramontane.health.metrics import Metrics
 from tramontane.health.probe import Probe
 from tramontane.health.report import Seen, Urgency
@@ -307,7 +308,7 @@ class Agent:
             return
 
     def _is_faulty(self) -> bool:
-        return self._report is not None and bool(self._report.faults)
+        return self._report is not None and not all(map(is_noted, self._report.faults))
 
     def _next_refresh(self) -> float:
         timing = self._timing

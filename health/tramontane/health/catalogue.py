@@ -5,7 +5,7 @@ proposal. This module maps their words to the API's:
 
 | proposed_action                  | action     | severity                                        |
 |----------------------------------|------------|-------------------------------------------------|
-| IGNORE                           | None       | None: counted in the metrics, never a fault     |
+| IGNORE                           | None       | None: noted for the pool's rules, no harm       |
 | NOTE                             | None       | Info                                            |
 | IGNORE_TICKET                    | Inspect    | Info                                            |
 | IGNORE_IF_PAIRED_ELSE_RESTART_FM | RestartApp | Info; no fault where another XID is near        |
@@ -15,7 +15,7 @@ proposal. This module maps their words to the API's:
 | REBOOT                           | Reboot     | Fatal                                           |
 | DRAIN_INSPECT, DRAIN_UPDATE_SWFW | Inspect    | Fatal                                           |
 | DECODE_NVLINK5                   | Drain      | Fatal: the sub-code is in the kernel log        |
-| READ_RECOVERY_ACTION             | None       | None: the check of that name reads it           |
+| READ_RECOVERY_ACTION             | None       | None: the check of that name reads it; no fault |
 
 A code that they do not know is Degraded and to be inspected: a newer driver's harmless code must
 not end jobs, and a harmful one must not get new ones. Where the kernel log's line says how bad it

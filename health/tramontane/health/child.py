@@ -7,6 +7,16 @@ says both on its standard output, one JSON line each (wire.py). The agent measur
 How it ends: SIGTERM (from the agent, or from the kernel when the agent has died) makes it leave
 the session with nvmlShutdown, because a client that is killed hard can itself freeze a GPU
 (dcgm-exporter#84). If NVML does not let it, it ends anyway after `GRACE_S`.
+
+It leaves by itself, for the agent to start another, where only a new process can help: a library
+that is loaded stays loaded, and after an update of the driver the one on disk is another.
+
+| no session, because                      | in a process that has had one | that never had one |
+|------------------------------------------|-------------------------------|--------------------|
+| the library does not fit the driver      | leaves                        | leaves             |
+| of anything else: no driver, no library  | leaves                        | tries again        |
+
+It leaves no sooner than `RENEW_AFTER_S` after its start, so that what lasts costs little.
 """
 
 import argparse
@@ -25,6 +35,8 @@ from tramontane.health.device import Device, DeviceError, Reading, Update
 from tramontane.health.nvml import BOOT_ID_FILE, NvmlDevice
 
 GRACE_S = 1.0
+RENEW_AFTER_S = 5.0
+_MISFIT = "LibRmVersionMismatch"
 # A wait for events is cut into pieces, so that SIGTERM is seen between them.
 _SLICE_S = 0.2
 # A flood of events is no reason to read the state without pause.
@@ -38,15 +50,18 @@ def serve(
     stop: threading.Event,
     interval_s: float,
     boot_id: Callable[[], str],
+    *,
+    renew_after_s: float = RENEW_AFTER_S,
 ) -> None:
     """Read and wait until `stop`; say what is new at once and something in every interval.
 
-    1. Open the session; without one, say so in a reading and try again.
+    1. Open the session; without one, say so in a reading and try again, or leave (above).
     2. Read the state; say it if it has changed, else give a beat.
     3. Wait for events until the next reading is due; say them at once, and read again soon,
        because an event is how a state begins.
     """
-    is_open = False
+    is_open = had_session = False
+    started = time.monotonic()
     last: Reading | None = None
     while not stop.is_set():
         began = time.monotonic()
@@ -56,12 +71,16 @@ def serve(
                 device.open()
                 is_open = True
             reading = device.read()
+            had_session = True
         except DeviceError as error:
             device.close()
             is_open = False
             reading = Reading(boot_id=boot_id(), session_error=str(error))
         send(wire.BEAT if reading == last else wire.encode(Update(reading=reading)))
         last = reading
+        of_yesterday = not is_open and (had_session or reading.session_error == _MISFIT)
+        if of_yesterday and began - started >= renew_after_s:
+            return
         while not stop.is_set() and (left := due - time.monotonic()) > 0:
             if not is_open:
                 stop.wait(left)

@@ -14,7 +14,8 @@ An event alone means what the catalogue says. Beside others, on the same GPU:
 | other TPC or GPU of the blade had it         | application's own error mostly strikes many     |
 
 *Again* is in another burst, within a day. Lines of one burst follow each other closely and are
-one occurrence, however many they are: a flood never escalates by its count, and 45 by nothing.
+one occurrence, however many they are: a fault's `count` is of bursts, so that a flood escalates
+nothing, neither here nor by a pool's rules; 45 escalates by nothing at all.
 
 Why 13 and 31 ask for no more than a restart of the application even then: a job whose one rank has
 a bug, restarted in place, strikes the same GPU each time. That is no reason to take a blade out.
@@ -35,6 +36,10 @@ NEAR_S = 60.0
 # The same XID from NVML and from the kernel log: the log is looked at every 0.2 s, and a repeat
 # is told after a second at most (kmsg.py); the rest is for a loaded blade.
 SAME_S = 5.0
+
+# Events of a code that follow each other so closely are one occurrence; see Recurrence.burst_s.
+# Source: NVSentinel, bursts of 15 s.
+BURST_S = 15.0
 
 # Codes that mean something only when alone. Source: NVSentinel#1710.
 FOLLOWERS = frozenset({"xid-45"})
@@ -90,10 +95,10 @@ class Recurrence:
         source: the document or project behind the rule.
     """
 
-    burst_s: float
     severity: Severity
     action: Action
     source: str
+    burst_s: float = BURST_S
     window_s: float = DAY_S
     by_unit: bool = False
     alone: bool = False
@@ -102,7 +107,6 @@ class Recurrence:
 RECURRENCES: Mapping[str, Recurrence] = MappingProxyType(
     {
         "xid-13": Recurrence(
-            15.0,
             Severity.DEGRADED,
             Action.RESTART_APP,
             "NVIDIA WORKFLOW_XID_13: repeat TPC and GPC; NVSentinel: 2 in 24 h, bursts of 15 s",
@@ -110,24 +114,22 @@ RECURRENCES: Mapping[str, Recurrence] = MappingProxyType(
             alone=True,
         ),
         "xid-31": Recurrence(
-            180.0,
             Severity.DEGRADED,
             Action.RESTART_APP,
             "NVIDIA WORKFLOW_XID_31: repeat on one GPU; NVSentinel: 2 in 24 h, bursts of 3 min",
+            burst_s=180.0,
             alone=True,
         ),
         "xid-48": Recurrence(
-            15.0, Severity.FATAL, Action.REPLACE, "xid.csv: repeat on the same GPU -> RMA"
+            Severity.FATAL, Action.REPLACE, "xid.csv: repeat on the same GPU -> RMA"
         ),
         "xid-74": Recurrence(
-            15.0,
             Severity.FATAL,
             Action.REPLACE,
             "xid.csv: repeat on the same link -> RMA",
             by_unit=True,
         ),
         "xid-94": Recurrence(
-            15.0,
             Severity.FATAL,
             Action.RESET,
             "proposal; gpud calls 94 fatal the first time, NVIDIA only restarts the application",

@@ -16,7 +16,11 @@ agent starts. Which tellings are one event:
 The last is for codes that are Fatal or nothing (144-150): the line decides, and until it is here
 nothing that runs may be ended. Counts live in the report, because the agent has no other memory:
 the line in a fault's evidence names the part that was struck, first and last time tell bursts
-apart. A repeat costs some microseconds, whatever its number.
+apart. A burst is one occurrence, and `count` is of occurrences; the metrics count lines. A repeat
+costs some microseconds, whatever its number.
+
+What the catalogue ignores is *noted*: a fault of severity None, which is wrong with nothing, but
+can be counted by a pool's rules.
 """
 
 from collections.abc import Iterator, Mapping
@@ -30,6 +34,7 @@ from tramontane.health.checks import sxid, xid
 from tramontane.health.checks.base import Finding
 from tramontane.health.device import Event
 from tramontane.health.escalation import (
+    BURST_S,
     CANCELS,
     DAY_S,
     DETAILS,
@@ -162,7 +167,7 @@ class Ledger:
             return
         if code not in FOLLOWERS:
             self._drop_followers(event.at, where)
-        if finding is None:
+        if finding is None or (code in CANCELS and finding.severity is Severity.NONE):
             self.ignored[where] = event.at
             return
         # 4. What it asks for, alone and with the others.
@@ -227,7 +232,7 @@ class Ledger:
             gpu=finding.gpu,
             uuid=uuid,
             asks=asks,
-            count=event.count,
+            count=1,
             first_at=event.at,
             last_at=event.at,
             boot_id=self.boot_id,
@@ -240,19 +245,20 @@ class Ledger:
         by_line = event.source == "kmsg"
         if abs(event.at - opened.last_at) <= SAME_S and by_line != opened.by_log:
             if by_line:  # NVML was faster; the line knows more
-                opened.asks = asks if opened.count == 1 else _worse(opened.asks, asks)
+                told_once = opened.first_at == opened.last_at
+                opened.asks = asks if told_once else _worse(opened.asks, asks)
                 self._change(opened, event.at, finding.evidence)
             return
         evidence = finding.evidence
         rule = RECURRENCES.get(code)
+        again = event.at - opened.last_at > (BURST_S if rule is None else rule.burst_s)
         if rule is not None:
-            again = event.at - opened.last_at > rule.burst_s
             if again and self._recurs(rule, event, code, where, opened):
                 asks = _worse(asks, (rule.severity, rule.action))
             elif not again and rule.by_unit and rule.alone and _other_unit(event, opened):
                 opened.asks, evidence = asks, _SEVERAL + finding.evidence
         opened.asks = _worse(opened.asks, asks)
-        opened.count += event.count
+        opened.count += again
         self._change(opened, event.at, evidence)
         self._spread(event, code, where, finding)
 
@@ -295,6 +301,11 @@ class Ledger:
         opened.boot_id = self.boot_id
         opened.evidence = evidence
         opened.fault = None
+
+
+def is_noted(fault: Fault) -> bool:
+    """Return whether a fault is there for a pool's rules only: nothing is wrong."""
+    return fault.severity is Severity.NONE
 
 
 def is_awaiting(fault: Fault) -> bool:

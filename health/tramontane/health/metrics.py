@@ -34,6 +34,7 @@ from tramontane.api.blade import Report
 from tramontane.health import series, sources
 from tramontane.health.device import Event, Reading, Update
 from tramontane.health.host import HostReading
+from tramontane.health.ledger import is_noted
 from tramontane.health.throttle import Throttle
 from tramontane.kube import metrics as kube
 
@@ -133,7 +134,9 @@ class Metrics(Collector):
         An event that opened no fault is not waited for: nothing has to be written for it.
         """
         self._report = report
-        now_open = frozenset((fault.code, fault.gpu) for fault in report.faults)
+        now_open = frozenset(
+            (fault.code, fault.gpu) for fault in report.faults if not is_noted(fault)
+        )
         if now_open - self._open and self._event_at is not None:
             self._due_since = self._event_at
         self._event_at = None

@@ -9,9 +9,10 @@ its lines, and takes silence for an answer:
 | gives beats                        | waits on                                               |
 | is silent beyond the deadline      | says Unresponsive at once, ends it, starts another     |
 | has died                           | starts another; from the second time on Unresponsive   |
-| cannot be killed (blocked in the kernel) | starts no other, which would only block beside it |
+| cannot be killed (blocked in the   | says Unresponsive once per start deadline; starts no   |
+| kernel)                            | other, which would only block beside it                |
 
-Strikes count children in a row that never gave a reading; a reading sets them back.
+Strikes count how often in a row there was no reading where one was due; a reading sets them back.
 """
 
 import asyncio
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tramontane.health import wire
+from tramontane.health.backoff import Backoff
 from tramontane.health.device import Unresponsive, Update
 
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
@@ -77,7 +79,7 @@ class ChildProbe:
         self._start_deadline_s = start_deadline_s
         self._boot_id_file = boot_id_file
         self._environment = {**os.environ, **(environment or {})}
-        self._rng = rng
+        self._backoff = Backoff(_FIRST_PAUSE_S, _MAX_PAUSE_S, rng)
         self._command = self._command_line(library)
         self._process: asyncio.subprocess.Process | None = None
         self._doomed: asyncio.subprocess.Process | None = None
@@ -99,6 +101,8 @@ class ChildProbe:
     async def next(self) -> Update:
         """Return the next reading, events, or Unresponsive."""
         while True:
+            if self._doomed is not None and not await self._buried(self._doomed):
+                return self._strike(self._doomed, "the probe that hangs in NVML cannot be ended")
             process = self._process or await self._start()
             limit_s = self._interval_s + self._deadline_s if self._spoke else self._start_deadline_s
             assert process.stdout is not None
@@ -117,13 +121,14 @@ class ChildProbe:
             self._spoke = True
             if update.reading is not None or line == wire.BEAT:
                 self._strikes = 0
+                self._backoff.reset()
             if update.reading is not None or update.events:
                 return update
 
     def _strike(self, process: asyncio.subprocess.Process, evidence: str) -> Update:
         self._process, self._doomed = None, process
         self._strikes += 1
-        log.warning("probe silent pid=%d strikes=%d", process.pid, self._strikes)
+        log.warning("probe failed pid=%d strikes=%d why=%r", process.pid, self._strikes, evidence)
         return Update(
             unresponsive=Unresponsive(
                 self._strikes, evidence, self._boot_id_file.read_text().strip()
@@ -136,13 +141,18 @@ class ChildProbe:
             await asyncio.wait_for(process.wait(), _KILL_AFTER_S)
         return self._strike(process, f"the probe ended (status {process.returncode})")
 
+    async def _buried(self, process: asyncio.subprocess.Process) -> bool:
+        """End a child; return whether it is gone, and the next one may be started."""
+        try:
+            await asyncio.wait_for(_end(process), _KILL_AFTER_S + self._start_deadline_s)
+        except TimeoutError:
+            return False
+        self._doomed = None
+        self.restarts += 1
+        await asyncio.sleep(self._backoff.next())
+        return True
+
     async def _start(self) -> asyncio.subprocess.Process:
-        if self._doomed is not None:
-            await _end(self._doomed)
-            self._doomed = None
-            self.restarts += 1
-            pause_s = min(_MAX_PAUSE_S, _FIRST_PAUSE_S * 2 ** (self._strikes - 1))
-            await asyncio.sleep(pause_s * (0.5 + self._rng()))
         self._spoke = False
         self._process = await asyncio.create_subprocess_exec(
             *self._command,

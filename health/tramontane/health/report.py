@@ -8,9 +8,11 @@ that is how nothing is forgotten. Faults are of two sorts:
   blind (value unsupported, GPU lost, NVML silent), an open fault stays: unknown clears nothing;
 * **events** (`xid`, `sxid`) begin and do not end; events.py has the rules.
 
-Of more than 32 faults the worst are kept.
+Of more than 32 faults the worst are kept; of those that are only noted (severity None, ledger.py)
+two per GPU.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -38,6 +40,7 @@ from tramontane.health.device import (
 )
 
 MAX_EVIDENCE = 160
+MAX_NOTED = 2
 # Why there is no session while the library does not answer.
 _SILENT = "Unresponsive"
 # States that last until the GPU's reset, and not longer.
@@ -97,7 +100,8 @@ def fold(previous: Report | None, seen: Seen, now: float, version: str) -> Repor
     """
     old = previous or Report()
     boot_id = _boot_id(seen) or old.agent.boot_id or ""
-    outcomes = _outcomes(old, seen, now)
+    no_session = _no_session(old, boot_id)
+    outcomes = _outcomes(old, seen, now, no_session)
     uuids = _uuids(old, seen.reading)
 
     # 1. States: what the checks find, with the times that the previous report knows.
@@ -107,9 +111,10 @@ def fold(previous: Report | None, seen: Seen, now: float, version: str) -> Repor
         for finding in outcome.findings:
             uuid = finding.uuid or uuids.get(-1 if finding.gpu is None else finding.gpu, "")
             key = events.key(finding.code, uuid, finding.gpu)
-            states[key] = _fault(
-                name, finding, uuid, open_before.get(key), boot_id=boot_id, now=now
-            )
+            before = open_before.get(key)
+            if name == session.NAME and finding.code != session.UNRESPONSIVE:
+                before = no_session  # its time goes on when the reason changes
+            states[key] = _fault(name, finding, uuid, before, boot_id=boot_id, now=now)
     # 2. What a blind check cannot see stays.
     incomplete = any(f.code == count.CODE for f in outcomes.get("gpu-count", Outcome()).findings)
     present = _present(seen.reading, uuids)
@@ -155,7 +160,8 @@ def urgency(published: Report | None, wanted: Report) -> Urgency:
     | differs in                                        | write          |
     |---------------------------------------------------|----------------|
     | nothing, or only the report's time                | no             |
-    | only counts, lastSeen, evidence of known faults   | later          |
+    | only counts, lastSeen, evidence of known faults,  | later          |
+    | or what is only noted                             |                |
     | anything else                                     | now            |
     """
     if published is None:
@@ -168,12 +174,18 @@ def urgency(published: Report | None, wanted: Report) -> Urgency:
 def settles_in(report: Report, now: float) -> float | None:
     """Return after how many seconds to fold again without news, or None.
 
-    A fault whose line does not come is taken for what it may be at worst (ledger.py).
+    A fault whose line does not come is taken for what it may be at worst (ledger.py), and so is a
+    driver that does not come back (session.py).
     """
     waits = [
         clock.parse(fault.last_seen or clock.utc(now)) + ledger.AWAIT_S + 1 - now
         for fault in report.faults
         if ledger.is_awaiting(fault)
+    ]
+    waits += [
+        clock.parse(fault.first_seen or clock.utc(now)) + session.RELOAD_S - now
+        for fault in report.faults
+        if session.is_reloading(fault)
     ]
     return max(0.0, min(waits)) if waits else None
 
@@ -187,6 +199,7 @@ def _essence(report: Report) -> Report:
         (
             f.model_copy(update={"count": 1, "last_seen": None, "evidence": None})
             for f in report.faults
+            if not ledger.is_noted(f)
         ),
         key=events.key_of,
     )
@@ -199,13 +212,23 @@ def _boot_id(seen: Seen) -> str:
     return "" if seen.reading is None else seen.reading.boot_id
 
 
-def _outcomes(old: Report, seen: Seen, now: float) -> Mapping[str, Outcome]:
+def _no_session(old: Report, boot_id: str) -> Fault | None:
+    """Return the fault that says that NVML could not be used, if it is of this boot."""
+    told = (fault for fault in old.faults if session.tells_no_session(fault))
+    return next((fault for fault in told if fault.boot_id == boot_id), None)
+
+
+def _outcomes(
+    old: Report, seen: Seen, now: float, no_session: Fault | None
+) -> Mapping[str, Outcome]:
     """Return what the checks say; while NVML is silent those that need no session still do."""
     if seen.reading is None:
         outcomes = {check.name: checks.BLIND for check in checks.CHECKS}
     else:
         missing = sum(fault.count for fault in old.faults if fault.code == count.CODE)
-        past = Past(len(old.gpus) + missing, now, seen.previous)
+        since = no_session.first_seen if no_session is not None else None
+        no_session_s = now - clock.parse(since) if since else 0.0
+        past = Past(len(old.gpus) + missing, now, seen.previous, no_session_s)
         reading = seen.reading
         if seen.unresponsive is not None:
             reading = replace(reading, session_error=_SILENT, events_error=_SILENT)
@@ -332,8 +355,13 @@ def _ordered(faults: Iterable[Fault]) -> tuple[Fault, ...]:
         )
 
     ordered = sorted(faults, key=place)
-    if len(ordered) > MAX_FAULTS:
-        ordered.sort(key=lambda fault: fault.last_seen or "", reverse=True)
-        ordered.sort(key=lambda fault: _WORST_FIRST.index(fault.severity))
-        ordered = sorted(ordered[:MAX_FAULTS], key=place)
-    return tuple(ordered)
+    ordered.sort(key=lambda fault: fault.last_seen or "", reverse=True)
+    noted: Counter[int | None] = Counter()
+    kept = []
+    for fault in ordered:
+        if ledger.is_noted(fault):
+            noted[fault.gpu] += 1
+        if not ledger.is_noted(fault) or noted[fault.gpu] <= MAX_NOTED:
+            kept.append(fault)
+    kept.sort(key=lambda fault: _WORST_FIRST.index(fault.severity))
+    return tuple(sorted(kept[:MAX_FAULTS], key=place))

@@ -18,6 +18,7 @@ from tramontane.health.device import (
     Unsupported,
 )
 from tramontane.health.host import HostReading, Port
+from tramontane.health.ledger import is_noted
 
 # Values of one GPU's or port's samples, each with the labels that follow the first.
 Samples = Iterable[tuple[tuple[str, ...], float]]
@@ -159,7 +160,7 @@ def of_agent(reading: Reading | None, report: Report | None, strikes: int) -> It
     )
     unknown = _family("agent_check_unknown", "1 per check that cannot be made.", ("check",))
     if report is not None:
-        for labels in sorted({_labels(fault) for fault in report.faults}):
+        for labels in sorted({_labels(fault) for fault in report.faults if not is_noted(fault)}):
             faults.add_metric(labels, 1)
         for check in report.checks.unknown:
             unknown.add_metric((check,), 1)

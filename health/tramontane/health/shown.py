@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from tramontane.api import clock
 from tramontane.api.blade import AgentInfo, Fault, GpuInventory, Network, Report
 from tramontane.health.device import GpuReading, Reading, Unsupported
+from tramontane.health.ledger import is_noted
 
 
 def network(old: Report, reading: Reading | None) -> Network | None:
@@ -49,7 +50,7 @@ def gpus(old: Report, reading: Reading | None, faults: Iterable[Fault]) -> tuple
         ]
     open_on: dict[int, int] = {}
     for fault in faults:
-        if fault.gpu is not None:
+        if fault.gpu is not None and not is_noted(fault):
             open_on[fault.gpu] = open_on.get(fault.gpu, 0) + 1
     return tuple(gpu.model_copy(update={"faults": open_on.get(gpu.index, 0)}) for gpu in shown)
 

@@ -87,6 +87,48 @@ class Toleration(Model):
     ] = None
 
 
+class NodeOperator(StrEnum):
+    """Say how a node affinity compares a label."""
+
+    IN = "In"
+    NOT_IN = "NotIn"
+    EXISTS = "Exists"
+    DOES_NOT_EXIST = "DoesNotExist"
+    GT = "Gt"
+    LT = "Lt"
+
+
+class NodeRequirement(Model):
+    """Want something of a Node's label, as in a Pod."""
+
+    key: Annotated[Key, about("Key of the label.", example="disk")]
+    operator: Annotated[NodeOperator, about("How it compares.", example="In")]
+    values: Annotated[
+        tuple[LabelValue, ...],
+        about(
+            "Values to compare with; none with Exists and DoesNotExist.",
+            example=["nvme"],
+            list_type="atomic",
+            max_length=1000,
+        ),
+    ] = ()
+
+
+class NodeTerm(Model):
+    """Want several things of a Node at once."""
+
+    match_expressions: Annotated[
+        tuple[NodeRequirement, ...],
+        about(
+            "All must hold.",
+            example=[{"key": "disk", "operator": "In", "values": ["nvme"]}],
+            list_type="atomic",
+            min_length=1,
+            max_length=32,
+        ),
+    ]
+
+
 class Slot(Model):
     """Describe a group of identical pods of a gang."""
 
@@ -104,6 +146,15 @@ class Slot(Model):
         dict[str, LabelValue],
         about("Labels that a Node must have.", example={"disk": "nvme"}, max_length=32),
     ] = {}  # noqa: RUF012 - pydantic copies it
+    node_affinity: Annotated[
+        tuple[NodeTerm, ...],
+        about(
+            "Terms of which a Node must satisfy one; empty: any Node.",
+            example=[{"matchExpressions": [{"key": "disk", "operator": "Exists"}]}],
+            list_type="atomic",
+            max_length=16,
+        ),
+    ] = ()
     tolerations: Annotated[
         tuple[Toleration, ...],
         about(

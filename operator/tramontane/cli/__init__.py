@@ -5,6 +5,8 @@
     blades     tramontane blade list | show | hold | release
     pools      tramontane pool list | show
     breaker    tramontane breaker show | close
+    queue      tramontane why | simulate | snapshot | replay: the scheduler's core, here
+    queueask   asks it; `queuejob` turns a manifest into a gang, `queueview` says it to people
     session    one connection per command; finding objects; who asks
     bladeview  what people see of a Blade: pure
     poolview   what people see of a NodePool: pure

@@ -1,4 +1,4 @@
-"""The `tramontane` command: one group of commands per part, imported when it is used.
+"""The `tramontane` command: groups of commands and single ones, imported when they are used.
 
 Nothing but click is imported here, so that `--help` and completion answer at once.
 """
@@ -11,7 +11,7 @@ import click
 from tramontane.api.errors import TramontaneError
 
 # name → (module:attribute, help). The help stands here so that listing imports nothing.
-_GROUPS = {
+_MEMBERS = {
     "blade": (
         "tramontane.cli.blades:blade",
         "Look at blades, hold them, release them.",
@@ -28,6 +28,22 @@ _GROUPS = {
         "tramontane.cli.pools:pool",
         "Look at pools: blades by state, tranches, spares, breaker.",
     ),
+    "replay": (
+        "tramontane.cli.queue:replay",
+        "Decide again on a saved snapshot: the same plan, byte for byte.",
+    ),
+    "simulate": (
+        "tramontane.cli.queue:simulate",
+        "Say where a job would go if it were submitted now, and when.",
+    ),
+    "snapshot": (
+        "tramontane.cli.queue:snapshot",
+        "Save what the scheduler decides upon, without secrets.",
+    ),
+    "why": (
+        "tramontane.cli.queue:why",
+        "Say why a gang waits, until when, and what would let it run.",
+    ),
 }
 
 
@@ -36,19 +52,19 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all members."""
-        return sorted({*super().list_commands(ctx), *_GROUPS})
+        return sorted({*super().list_commands(ctx), *_MEMBERS})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a member, importing its module."""
-        if cmd_name not in _GROUPS:
+        if cmd_name not in _MEMBERS:
             return super().get_command(ctx, cmd_name)
-        module, _, attribute = _GROUPS[cmd_name][0].partition(":")
+        module, _, attribute = _MEMBERS[cmd_name][0].partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of members without importing them."""
-        rows = [(name, _GROUPS[name][1]) for name in self.list_commands(ctx) if name in _GROUPS]
+        rows = [(name, _MEMBERS[name][1]) for name in self.list_commands(ctx) if name in _MEMBERS]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 

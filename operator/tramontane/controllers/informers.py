@@ -6,20 +6,24 @@
 | blades | every Blade, its GPUs slimmed (`decode_blade`)   | pool                       |
 | nodes  | every Node: a pool chooses among all of them     |                            |
 | pods   | pods with a gang label                           | job (`namespace/job`), node|
+| others | pods without one that hold GPUs of a node, slim  | node                       |
 | gangs  | every Gang                                       | blade (seats and spares)   |
 | leases | the agents' heartbeats, by Lease name            |                            |
 | works  | pods that test or repair a blade                 | blade, pool                |
+
+Of the pods that have no gang only those with GPUs are kept, and of these three fields: at 12,500
+nodes nearly all pods are neither.
 
 The kubelets' Leases are not here: 12,500 of them renew 1,250 times a second, and are asked for
 only while an agent is silent (nodepool/kubelet.py).
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from sys import intern
-from typing import Any
+from typing import Any, cast
 
 from tramontane.api import clock, names
 from tramontane.api.blade import Blade, GpuInventory
@@ -34,6 +38,9 @@ from tramontane.kube.views import NodeView, PodView, decode_node, decode_pod
 
 Raw = dict[str, Any]
 
+# What has a node and has not ended, and is neither of a gang nor a test or repair of ours.
+_BOUND = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
+_OTHERS = f"!{names.LABEL_GANG},!{names.LABEL_WORK}"
 _GPU_FIELDS = ("index", "product", "memory", "vbios", "gspFirmware", "nvlinks")
 _NODE_FIELDS = tuple(one.name for one in fields(NodeView))
 
@@ -67,6 +74,15 @@ class LeaseView:
 
 
 @dataclass(frozen=True, slots=True)
+class OtherPod:
+    """A pod of no gang that holds GPUs of its node. `key`: `namespace/name`."""
+
+    key: str
+    node: str
+    deleting: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Informers:
     """The shared caches. Add listeners and indexes before `run`."""
 
@@ -74,13 +90,14 @@ class Informers:
     blades: Informer[Blade]
     nodes: Informer[Node]
     pods: Informer[PodView]
+    others: Informer[OtherPod]
     gangs: Informer[Gang]
     leases: Informer[LeaseView]
     works: Informer[WorkPod]
 
     @property
     def all(self) -> tuple[Informer[Any], ...]:
-        """Return the seven informers."""
+        """Return the eight informers."""
         return tuple(getattr(self, one.name) for one in fields(self))
 
     @property
@@ -110,6 +127,14 @@ def connect(client: Client, namespace: str) -> Informers:
         blades=Informer(client, BLADES, decode_blade),
         nodes=Informer(client, NODES, decode_operator_node),
         pods=Informer(client, PODS, decode_pod, label_selector=names.LABEL_GANG),
+        others=Informer(
+            client,
+            PODS,
+            # What is decoded into None is not kept: so with nearly all of the cluster's pods.
+            cast("Callable[[Raw], OtherPod]", decode_other),
+            label_selector=_OTHERS,
+            field_selector=_BOUND,
+        ),
         gangs=Informer(client, GANGS, Gang.model_validate),
         leases=Informer(
             client,
@@ -125,6 +150,7 @@ def connect(client: Client, namespace: str) -> Informers:
     informers.blades.add_index("pool", lambda blade: (blade.spec.pool,))
     informers.pods.add_index("job", job_of)
     informers.pods.add_index("node", lambda pod: (pod.node,) if pod.node else ())
+    informers.others.add_index("node", lambda pod: (pod.node,))
     informers.gangs.add_index("blade", blades_of)
     informers.works.add_index("blade", lambda pod: (pod.blade,))
     informers.works.add_index("pool", lambda pod: (pod.pool,))
@@ -141,6 +167,14 @@ def blades_of(gang: Gang) -> Iterable[str]:
     """Return the blades that a gang's placement names: its seats, then its spares."""
     placement = gang.status.placement
     return () if placement is None else (*placement.seats, *placement.spares)
+
+
+def decode_other(raw: Raw) -> OtherPod | None:
+    """Return the view of a bound pod, or None where it holds no GPU: who does never changes."""
+    view = decode_pod(raw)
+    if not view.gpus or view.node is None:
+        return None
+    return OtherPod(view.key, view.node, view.deleting)
 
 
 def decode_operator_node(raw: Raw) -> Node:

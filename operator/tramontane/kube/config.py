@@ -20,8 +20,8 @@ import aiohttp
 import yaml
 
 from tramontane.api.errors import InvalidValue
+from tramontane.kube import slim
 from tramontane.kube.errors import Unreachable
-from tramontane.kube.slim import skip_init
 
 log = logging.getLogger(__name__)
 
@@ -88,8 +88,7 @@ async def connect(kubeconfig: str | os.PathLike[str] | None, connections: int) -
     Raises:
         InvalidValue: there is no usable configuration.
     """
-    skip_init("kubernetes")
-    skip_init("kubernetes.aio")
+    slim.prepare()
     from kubernetes.aio.client.configuration import Configuration  # noqa: PLC0415 - see above
     from kubernetes.aio.client.rest import RESTClientObject  # noqa: PLC0415
     from kubernetes.aio.config import (  # noqa: PLC0415

@@ -8,6 +8,7 @@
     4. write statuses, what somebody waits for first; numbers in messages may lag a little
     5. what is written counts from its answer on; what was not answered counts as given, and is
        written again
+    6. bind the pods of foreign gangs meanwhile, without waiting for it
 
 The cycle owns no truth: it may be killed between any two lines.
 """
@@ -16,20 +17,24 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from tramontane.api.names import MANAGER_SCHEDULER
 from tramontane.api.reasons import PendingReason
 from tramontane.kube.client import Client
 from tramontane.kube.errors import ApiError, Conflict, Gone, NotFound, TooManyRequests, Unreachable
+from tramontane.kube.events import EventRecorder
 from tramontane.kube.gcpause import gc_paused
-from tramontane.kube.resources import GANGS
+from tramontane.kube.resources import GANGS, PODS
 from tramontane.scheduler import metrics
+from tramontane.scheduler.binder import Binder
 from tramontane.scheduler.engine import Outcome, Pass, decide
+from tramontane.scheduler.forecast import Learner
 from tramontane.scheduler.gangs import PLACED, GangRecord, decode_gang
+from tramontane.scheduler.member import decode_member
 from tramontane.scheduler.status import Change, change, render
-from tramontane.scheduler.world import World
+from tramontane.scheduler.world import OURS, World
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +44,11 @@ WORDS_EVERY_S = 5.0
 MOST_WORDS = 100
 RETRY_S = (0.5, 30.0)
 SERVER_FAULT = 500
+COMPONENT = "tramontane.dev/scheduler"
 
 
 class Cycle:
-    """The passes of the leading scheduler; it writes all of Gang.status and nothing else."""
+    """The passes of the leading scheduler; it writes all of Gang.status, and binds pods."""
 
     def __init__(
         self,
@@ -56,6 +62,9 @@ class Cycle:
         self._world = world
         self._leading = leading
         self._clock = clock
+        self._events = EventRecorder(client, COMPONENT)
+        self._binder = Binder(client, world.roster, self._events, world.changed.set)
+        self._learner = Learner()
         self._worded: dict[str, float] = {}
         self._failures = 0
         self._decided_in_s = 0.0
@@ -65,22 +74,28 @@ class Cycle:
         world = self._world
         await world.wait_synced()
         await self.catch_up()
-        while not stop.is_set():
-            world.changed.clear()
-            again_s = await self.run_once()
-            await _either(world.changed, stop, timeout_s=again_s)
-            await asyncio.sleep(max(COALESCE_S, self._decided_in_s))
+        telling = asyncio.create_task(self._events.run())
+        try:
+            while not stop.is_set():
+                world.changed.clear()
+                again_s = await self.run_once()
+                await _either(world.changed, stop, timeout_s=again_s)
+                await asyncio.sleep(max(COALESCE_S, self._decided_in_s))
+            await self._binder.finish()
+        finally:
+            telling.cancel()
 
     async def catch_up(self) -> None:
-        """Take all gangs as the API server has them now."""
+        """Take all gangs, and the pods that were bound, as the API server has them now."""
         delay_s = RETRY_S[0]
         while True:
             try:
-                await self._read_all()
+                await self._read_gangs()
+                await self._read_bound()
             except Gone:
                 continue
             except (ApiError, Unreachable) as error:
-                log.warning("reading gangs failed error=%r", str(error))
+                log.warning("catching up failed error=%r", str(error))
                 await asyncio.sleep(delay_s)
                 delay_s = min(delay_s * 2, RETRY_S[1])
             else:
@@ -91,27 +106,47 @@ class Cycle:
         world, now_s = self._world, self._clock()
         began = time.perf_counter()
         gangs, found = world.memory.gangs()
+        foreign = world.foreign()
+        records = gangs | {key: one.record for key, one in foreign.items() if not one.lacking}
         with gc_paused():
-            done = decide(world.fleet(), gangs, world.pods, now_s, found)
+            forecast = self._learner.forecast
+            done = decide(world.fleet(), records, world.pods, now_s, found, forecast=forecast)
         self._decided_in_s = time.perf_counter() - began
+        self._learn(records, done, now_s)
         metrics.count_pass(done, self._decided_in_s)
         world.hungry = done.hungry
         for key, finding in found.items():
             log.warning("gang edited gang=%s finding=%r", key, finding.text)
-        keys, late = self._to_write(done, now_s)
         if not self._leading():
             return RESYNC_S
+        say_s = self._binder.carry_out(foreign, done.outcomes, now_s)
+        keys, late = self._to_write(gangs, done, now_s)
         results = await asyncio.gather(
             *(self._write(gangs[key], done.outcomes[key], now_s) for key in keys)
         )
-        return self._look_again_s(done, now_s, written=all(results), late=late)
+        again_s = self._look_again_s(done, now_s, written=all(results), late=late)
+        return again_s if say_s is None else min(again_s, say_s)
 
-    def _to_write(self, done: Pass, now_s: float) -> tuple[list[str], bool]:
+    def _learn(self, gangs: Mapping[str, GangRecord], done: Pass, now_s: float) -> None:
+        """Compare the starts of this pass with what was promised before."""
+        started = [
+            key
+            for key, outcome in done.outcomes.items()
+            if outcome.placement is not None and gangs[key].placement is None
+        ]
+        self._learner.started(started, now_s)
+        self._learner.waits(done.promised(), now_s)
+
+    def _to_write(
+        self, gangs: Mapping[str, GangRecord], done: Pass, now_s: float
+    ) -> tuple[list[str], bool]:
         """Return the gangs to write, facts before words, and whether some words must wait."""
         memory = self._world.memory
         facts: list[str] = []
         words: list[str] = []
         for key, outcome in done.outcomes.items():
+            if key not in gangs:
+                continue
             difference = change(memory.seen[key], outcome)
             if difference is Change.FACTS or memory.unsure(key):
                 facts.append(key)
@@ -153,7 +188,20 @@ class Cycle:
         _tell(gang, outcome, now_s)
         return True
 
-    async def _read_all(self) -> None:
+    async def _read_bound(self) -> None:
+        """Take the pods that the last leader bound and that our watch has not shown yet."""
+        roster, continue_ = self._world.roster, None
+        while True:
+            page = await self._client.list_page(PODS, field_selector=OURS, continue_=continue_)
+            for raw in page.get("items") or ():
+                member = decode_member(raw)
+                if member.node and not roster.is_seen(member):
+                    roster.assume(member, member.node, self._clock())
+            continue_ = page["metadata"].get("continue")
+            if not continue_:
+                return
+
+    async def _read_gangs(self) -> None:
         continue_: str | None = None
         while True:
             page = await self._client.list_page(GANGS, continue_=continue_)

@@ -15,7 +15,7 @@ from tramontane.scheduler.gangs import Ask, GangRecord
 from tramontane.scheduler.mixed import MOST_ASKS
 from tramontane.scheduler.records import GPU
 from tramontane.scheduler.snapshot import Snapshot
-from tramontane.scheduler.topology import BoolArray
+from tramontane.scheduler.topology import BoolArray, IntArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,27 @@ def masks_now(snapshot: Snapshot, pool: Pool, gang: GangRecord, groups: Groups) 
     """Return per ask the pool's rows that take a seat now; one mask where all asks share it."""
     masks = [snapshot.usable(ask, gang.avoid)[pool.rows] for ask in groups.asks]
     return shared(masks, together=bool(gang.slice_size > 1))
+
+
+def room_now(
+    snapshot: Snapshot, pool: Pool, gang: GangRecord, groups: Groups, seats: int
+) -> IntArray:
+    """Return how many of some seats each of the pool's rows has room for now, of any of the asks.
+
+    More than one only where the gang's seats may share blades. Where asks differ, each seat is
+    taken to need the most of each resource that any of them does.
+    """
+    masks = [snapshot.usable(ask, gang.avoid)[pool.rows] for ask in groups.asks]
+    together: BoolArray = np.logical_and.reduce(masks)
+    room = together.astype(np.int64)
+    if not gang.shares_blades:
+        return room
+    room *= seats
+    for ask in groups.asks:
+        for resource, amount in ask.requests:
+            if amount:
+                np.minimum(room, snapshot.free[resource][pool.rows] // amount, out=room)
+    return np.where(together, room, 0)
 
 
 def masks_ever(snapshot: Snapshot, pool: Pool, gang: GangRecord, groups: Groups) -> list[BoolArray]:

@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from tramontane.scheduler.affinity import satisfies
 from tramontane.scheduler.gangs import Ask, Toleration
 from tramontane.scheduler.records import (
     GOOD_SEVERITIES,
@@ -27,6 +28,7 @@ from tramontane.scheduler.topology import (
     Topology,
     build_topology,
     natural,
+    oddities,
     path_of,
 )
 
@@ -37,12 +39,17 @@ IN_SERVICE: Final = ""
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Hold a pool's run of rows, `first` to `end`, and its topology over them."""
+    """Hold a pool's run of rows, `first` to `end`, its topology over them, and its record.
+
+    `oddities` are lines for people on labels that contradict each other or are missing.
+    """
 
     name: str
     first: int
     end: int
     topology: Topology
+    record: PoolRecord
+    oddities: tuple[str, ...] = ()
 
     @property
     def rows(self) -> slice:
@@ -79,6 +86,18 @@ class Fleet:
             )
         return self._masks[selector]
 
+    def selected(self, ask: Ask) -> BoolArray:
+        """Return the rows whose node has the labels that an ask wants; remembered per fleet."""
+        mask = self.matching(ask.selector)
+        if not ask.affinity:
+            return mask
+        key = ("affinity", ask.affinity)
+        if key not in self._masks:
+            self._masks[key] = np.array(
+                [satisfies(labels, ask.affinity) for labels in self.labels], dtype=np.bool_
+            )
+        return mask & self._masks[key]
+
     def tolerated(self, tolerations: tuple[Toleration, ...]) -> BoolArray:
         """Return the rows all of whose hard taints are tolerated; remembered per fleet."""
         key = ("tolerated", tolerations)
@@ -101,7 +120,7 @@ class Fleet:
         """Return the rows that an empty, healthy fleet could put a pod with this ask on."""
         key = ("could hold", ask)
         if key not in self._masks:
-            mask = self.matching(ask.selector).copy()
+            mask = self.selected(ask).copy()
             for resource, amount in ask.requests:
                 capacity = self.capacity.get(resource)
                 mask &= False if capacity is None else capacity >= amount
@@ -219,12 +238,16 @@ def _pools(
     views: dict[str, Pool] = {}
     first = 0
     for name, of_pool in rows.items():
-        tree = build_topology(
-            [level for level, _ in pools[name].levels],
-            [path for path, _ in of_pool],
-            [blade for _, blade in of_pool],
+        levels = [level for level, _ in pools[name].levels]
+        paths, blades = [path for path, _ in of_pool], [blade for _, blade in of_pool]
+        views[name] = Pool(
+            name,
+            first,
+            first + len(of_pool),
+            build_topology(levels, paths, blades),
+            pools[name],
+            oddities(levels, paths, blades),
         )
-        views[name] = Pool(name, first, first + len(of_pool), tree)
         first += len(of_pool)
     return views
 

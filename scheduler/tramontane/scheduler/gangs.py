@@ -12,6 +12,7 @@ from typing import Any, Final
 from tramontane.api import clock
 from tramontane.api.errors import InvalidValue
 from tramontane.api.quantity import parse_duration
+from tramontane.scheduler.affinity import Term, decode_terms
 from tramontane.scheduler.records import Raw, Requests, amounts
 
 PENDING: Final = "Pending"
@@ -37,6 +38,7 @@ class Ask:
     requests: Requests
     selector: tuple[tuple[str, str], ...] = ()
     tolerations: tuple[Toleration, ...] = ()
+    affinity: tuple[Term, ...] = ()
 
     def amount(self, resource: str) -> int:
         """Return how much of a resource a pod asks for."""
@@ -122,6 +124,7 @@ class GangRecord:
     max_runtime_s: float | None = None
     grace_s: float = 120.0
     tenant: str = ""
+    shares_blades: bool = False
     lost_work: float | None = None
     lost: tuple[tuple[int, str], ...] = ()
     avoid: frozenset[str] = frozenset()
@@ -209,6 +212,7 @@ def decode_ask(slot: Raw) -> Ask:
             )
             for t in slot.get("tolerations") or ()
         ),
+        affinity=decode_terms(slot.get("nodeAffinity") or ()),
     )
 
 

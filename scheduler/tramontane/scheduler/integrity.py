@@ -78,7 +78,8 @@ def mend(
     findings: dict[str, Finding] = {}
     crowded = _crowded(gangs, fleet)
     for key, gang in gangs.items():
-        if gang.deleting or not gang.slots:
+        # Where seats share blades, what would be wrong elsewhere is as it should be.
+        if gang.deleting or not gang.slots or gang.shares_blades:
             continue
         fault = _fault(gang, gangs, fleet, crowded, pods)
         if fault is None:

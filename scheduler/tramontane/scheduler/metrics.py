@@ -28,6 +28,14 @@ WRITES = Counter(
     "Writes of Gang.status by outcome: ok, refused, unanswered",
     ["outcome"],
 )
+BINDINGS = Counter(
+    "tramontane_scheduler_bindings",
+    "Bindings of pods of other controllers by outcome: ok, gone, refused, unanswered",
+    ["outcome"],
+)
+ASSUMED = Gauge(
+    "tramontane_scheduler_assumed_pods", "Pods that were bound and that no watch has shown yet"
+)
 
 
 def count_pass(done: Pass, seconds: float) -> None:
@@ -37,5 +45,5 @@ def count_pass(done: Pass, seconds: float) -> None:
     for reason in PendingReason:
         PENDING.labels(reason.value).set(reasons[reason])
     phases = Tally(outcome.phase for outcome in done.outcomes.values())
-    for phase in ("Pending", "Placed", "Inactive"):
+    for phase in ("Pending", "Placed", "Preempting", "Inactive"):
         GANGS.labels(phase).set(phases[phase])

@@ -15,11 +15,19 @@ import numpy as np
 from tramontane.api.reasons import PendingReason
 from tramontane.scheduler import explain
 from tramontane.scheduler.explain import Refusal
-from tramontane.scheduler.fit import Groups, groups_of, masks_now
+from tramontane.scheduler.fit import Groups, groups_of, masks_now, room_now
 from tramontane.scheduler.fleet import Pool
 from tramontane.scheduler.gangs import GangRecord, Placement
 from tramontane.scheduler.mixed import choose_mixed
-from tramontane.scheduler.pack import LEMON_STEPS, Wish, choose, field_of
+from tramontane.scheduler.pack import (
+    EXACT_STEPS,
+    LEMON_STEPS,
+    Choice,
+    Wish,
+    choose,
+    domains_of,
+    field_of,
+)
 from tramontane.scheduler.records import GPU
 from tramontane.scheduler.snapshot import Snapshot
 from tramontane.scheduler.topology import POOL_LEVEL, BoolArray, Topology
@@ -33,24 +41,31 @@ class Plan:
     note: str = ""
 
 
-def place(snapshot: Snapshot, gang: GangRecord, now_s: float) -> Plan | Refusal:
-    """Return where the gang goes now, or why it cannot."""
+def place(
+    snapshot: Snapshot, gang: GangRecord, now_s: float, *, budget: int = EXACT_STEPS
+) -> Plan | Refusal:
+    """Return where the gang goes now, or why it cannot.
+
+    The best places are found within `budget` elementary steps, beyond that good ones: see `pack`.
+    """
     refusal = misconfigured(snapshot, gang)
     if refusal is not None:
         return refusal
     pool = snapshot.fleet.pools[gang.pool]
     groups = groups_of(gang)
     for size in gang.wanted_sizes():
-        rows = _seats(snapshot, pool, gang, groups, size=size, now_s=now_s)
-        if rows is None:
+        choice = _seats(snapshot, pool, gang, groups, size=size, now_s=now_s, budget=budget)
+        if choice is None:
             continue
+        rows = choice.rows
         spares = pick_spares(snapshot, gang, rows, gang.spares, now_s)
         names = snapshot.fleet.names
         placement = Placement(
             tuple(names[pool.first + row] for row in rows),
             tuple(names[row] for row in spares),
         )
-        return Plan(placement, explain.spares_short(gang, len(spares)))
+        notes = (explain.spares_short(gang, len(spares)), _not_exact(pool, gang, choice))
+        return Plan(placement, "; ".join(filter(None, notes)))
     smallest, top = min(gang.wanted_sizes()), top_level(pool, gang, now_s)
     return explain.no_room(snapshot, pool, gang, groups, size=smallest, top=top)
 
@@ -135,28 +150,53 @@ def common_domain(topology: Topology, level: int, rows: list[int]) -> BoolArray 
 
 
 def _seats(
-    snapshot: Snapshot, pool: Pool, gang: GangRecord, groups: Groups, *, size: int, now_s: float
-) -> list[int] | None:
+    snapshot: Snapshot,
+    pool: Pool,
+    gang: GangRecord,
+    groups: Groups,
+    *,
+    size: int,
+    now_s: float,
+    budget: int,
+) -> Choice | None:
     """Return the row of each seat in the pool, or None."""
-    topology, per_slot = pool.topology, gang.counts(size)
+    per_slot, top = gang.counts(size), top_level(pool, gang, now_s)
     masks = masks_now(snapshot, pool, gang, groups)
-    top = top_level(pool, gang, now_s)
-    if len(masks) > 1:
-        dealt = choose_mixed(topology, masks, groups.counts(per_slot), top)
-        return None if dealt is None else _by_slot(groups, per_slot, dealt)
-    if int(masks[0].sum()) < sum(per_slot):
-        return None
-    slice_size, slice_level = slices_of(pool, gang)
-    if top > slice_level:  # one domain below the slice level holds every slice anyway
-        slice_size, slice_level = 1, topology.blade_level
-    free = snapshot.free.get(GPU)
-    field = field_of(
-        topology,
-        masks[0],
-        snapshot.fleet.lemon[pool.rows],
-        np.zeros(topology.rows, dtype=np.int64) if free is None else free[pool.rows],
+    lemon = snapshot.fleet.lemon[pool.rows]
+    free = snapshot.free.get(GPU, np.zeros(len(snapshot.fleet.names), dtype=np.int64))[pool.rows]
+    if len(masks) == 1 or gang.shares_blades:
+        room = masks[0].astype(np.int64)
+        if gang.shares_blades:
+            room = room_now(snapshot, pool, gang, groups, sum(per_slot))
+        wish = Wish(sum(per_slot), *slices_of(pool, gang), top, gang.spares)
+        choice = choose(field_of(pool.topology, room, lemon, free), wish, budget)
+        if choice is not None or len(masks) == 1:
+            return choice
+    rank = np.argsort(np.lexsort((free, np.rint(lemon * LEMON_STEPS))))
+    counts = groups.counts(per_slot)
+    dealt = choose_mixed(
+        pool.topology, masks, counts, top, rank=rank, spares=gang.spares, budget=budget
     )
-    return choose(field, Wish(sum(per_slot), slice_size, slice_level, top, gang.spares))
+    if dealt is None:
+        return None
+    rows = _by_slot(groups, per_slot, dealt.rows)
+    return Choice(rows, dealt.exact, domains_of(pool.topology, rows), dealt.bound)
+
+
+def _not_exact(pool: Pool, gang: GangRecord, choice: Choice) -> str:
+    """Return how far from the best a choice may be, in words, or nothing."""
+    if choice.exact:
+        return ""
+    levels = zip(pool.topology.names, choice.domains, choice.bound, strict=True)
+    more = [
+        f"{used} of level {name} ({least} at least)" for name, used, least in levels if used > least
+    ]
+    if not more:
+        return ""
+    return (
+        f"Gang {gang.key}: the search for the fewest domains was cut short: it uses "
+        + ", ".join(more)
+    )
 
 
 def _by_slot(groups: Groups, per_slot: tuple[int, ...], dealt: list[list[int]]) -> list[int]:

@@ -73,6 +73,7 @@ class TenantRecord:
     guaranteed: int = 0
     most: int | None = None
     weight: int = 1
+    namespaces: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +168,7 @@ def decode_pool(raw: Raw) -> PoolRecord:
                 int(tenant.get("guaranteedGPUs") or 0),
                 None if (most := tenant.get("maxGPUs")) is None else int(most),
                 int(tenant.get("weight") or 1),
+                frozenset(map(sys.intern, tenant.get("namespaces") or ())),
             )
             for tenant in spec.get("tenants") or ()
         ),

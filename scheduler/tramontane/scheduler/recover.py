@@ -113,7 +113,9 @@ class _Mover:
         self.seats, self.spares = list(placement.seats), list(placement.spares)
         self._asks = [gang.slots[slot].ask for slot in gang.slot_of_seats(len(self.seats))]
         self._lost = set(gang.lost_seats())
-        self._not_again = {*placement.seats, *(blade for _, blade in gang.lost)}
+        self._not_again = {blade for _, blade in gang.lost}
+        if not gang.shares_blades:
+            self._not_again.update(placement.seats)
         self._top = top_level(pool, gang, now_s)
 
     def move(self, seat: int) -> Move | str:
@@ -131,7 +133,8 @@ class _Mover:
         self.snapshot.take([row], ask.requests)
         self.seats[seat] = new
         self._lost.discard(seat)
-        self._not_again.add(new)
+        if not self.gang.shares_blades:
+            self._not_again.add(new)
         return Move(seat, old, new, was_spare)
 
     def _row(self, name: str) -> int | None:
@@ -157,7 +160,7 @@ class _Mover:
                 snapshot.spare_of.get(at) == gang.key
                 and fleet.in_service[at]
                 and fleet.names[at] not in gang.avoid
-                and fleet.matching(ask.selector)[at]
+                and fleet.selected(ask)[at]
                 and fleet.tolerated(ask.tolerations)[at]
                 and all(r in snapshot.free and snapshot.free[r][at] >= n for r, n in ask.requests)
             )

@@ -139,7 +139,7 @@ class Snapshot:
         if key not in self._usable:
             fleet = self.fleet
             mask = fleet.in_service & ~self.held & self.has_room(ask)
-            mask &= fleet.matching(ask.selector)
+            mask &= fleet.selected(ask)
             if fleet.taints:
                 mask &= fleet.tolerated(ask.tolerations)
             mask[[row for name in avoid if (row := fleet.row_of.get(name)) is not None]] = False

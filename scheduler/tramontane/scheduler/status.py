@@ -9,10 +9,13 @@ from typing import Any, Final
 
 from tramontane.api import clock
 from tramontane.api.names import API_VERSION
-from tramontane.scheduler.engine import Outcome
-from tramontane.scheduler.gangs import INACTIVE, GangRecord
+from tramontane.scheduler.gangs import INACTIVE, Estimate, GangRecord
+from tramontane.scheduler.outcome import Outcome
 
 MOST_MESSAGE: Final = 4096
+# An estimate that moves less than this, or by a smaller part of the whole wait, is not news.
+SAME_S: Final = 60.0
+SAME_SHARE: Final = 0.1
 
 
 class Change(IntEnum):
@@ -21,8 +24,8 @@ class Change(IntEnum):
     | what differs | change |
     |---|---|
     | nothing                                            | NONE |
-    | numbers in words: message, position, generation    | WORDS: may wait a little |
-    | phase, placement, epoch, reason, Ready             | FACTS: somebody waits for it |
+    | message, position, estimate, size to grow to, generation | WORDS: may wait a little |
+    | phase, placement, epoch, reason, Ready, order to give way | FACTS: somebody waits for it |
     """
 
     NONE = 0
@@ -33,13 +36,30 @@ class Change(IntEnum):
 def change(gang: GangRecord, outcome: Outcome) -> Change:
     """Return how much the gang's present status differs from the outcome."""
     told = gang.told
-    facts_now = (told.phase, told.epoch, gang.placement, told.reason, told.ready)
-    facts = (outcome.phase, outcome.epoch, outcome.placement, outcome.reason, outcome.ready)
+    facts_now = (told.phase, told.epoch, gang.placement, told.reason, told.ready, told.order)
+    facts = (
+        outcome.phase,
+        outcome.epoch,
+        outcome.placement,
+        outcome.reason,
+        outcome.ready,
+        outcome.order,
+    )
     if facts_now != facts:
         return Change.FACTS
-    words_now = (told.message, told.position, told.observed)
-    words = (outcome.message[:MOST_MESSAGE], outcome.position, gang.generation)
-    return Change.NONE if words_now == words else Change.WORDS
+    words_now = (told.message, told.position, told.observed, told.grow_to)
+    message = outcome.message[:MOST_MESSAGE]
+    words = (message, outcome.position, gang.generation, outcome.grow_to)
+    same = words_now == words and not _moved(gang, told.estimate, outcome.estimate)
+    return Change.NONE if same else Change.WORDS
+
+
+def _moved(gang: GangRecord, old: Estimate | None, new: Estimate | None) -> bool:
+    """Return whether a new estimate says something else than the old one."""
+    if old is None or new is None:
+        return old is not new
+    bound = max(SAME_S, SAME_SHARE * (new.p90_s - gang.created_s))
+    return abs(new.p50_s - old.p50_s) > bound or abs(new.p90_s - old.p90_s) > bound
 
 
 def render(gang: GangRecord, outcome: Outcome, now_s: float) -> dict[str, Any]:
@@ -67,6 +87,21 @@ def render(gang: GangRecord, outcome: Outcome, now_s: float) -> dict[str, Any]:
             "size": max(1, len(seats) - sum(slot.count for slot in gang.slots[1:])),
             "seats": list(seats),
             "spares": list(outcome.placement.spares),
+        }
+    if outcome.placed_s is not None:
+        status["placedAt"] = clock.utc(outcome.placed_s)
+    if outcome.grow_to:
+        status["growTo"] = outcome.grow_to
+    if outcome.order is not None:
+        status["preempt"] = {
+            "by": outcome.order.by,
+            "deadline": clock.utc(outcome.order.deadline_s),
+            "reason": outcome.order.reason,
+        }
+    if outcome.estimate is not None:
+        status["estimatedStart"] = {
+            "p50": clock.utc(outcome.estimate.p50_s),
+            "p90": clock.utc(outcome.estimate.p90_s),
         }
     if outcome.reason:
         status["reason"] = str(outcome.reason)

@@ -21,6 +21,8 @@ BoolArray = npt.NDArray[np.bool_]
 
 BLADE_LEVEL: Final = "blade"
 POOL_LEVEL: Final = 0
+_ALONE: Final = "~"
+_MOST_NAMED: Final = 3
 _DIGITS = re.compile(r"(\d+)")
 
 NaturalKey = tuple[str | int, ...]
@@ -38,7 +40,43 @@ def natural(text: str) -> NaturalKey:
 
 def path_of(levels: Sequence[tuple[str, str]], labels: Mapping[str, str], blade: str) -> Path:
     """Return the domain of a blade at each level, widest first."""
-    return tuple(labels.get(label) or f"~{blade}" for _, label in levels)
+    return tuple(labels.get(label) or f"{_ALONE}{blade}" for _, label in levels)
+
+
+def oddities(
+    level_names: Sequence[str], paths: Sequence[Path], blades: Sequence[str]
+) -> tuple[str, ...]:
+    """Return in words what is wrong with the labels of a pool's blades, one line per level.
+
+    | what | is treated as |
+    |---|---|
+    | a blade without a level's label      | a domain of its own |
+    | one name inside several wider domains | as many domains: names count within the wider one |
+    """
+    found = []
+    for level, name in enumerate(level_names):
+        alone = [b for b, path in zip(blades, paths, strict=True) if path[level][:1] == _ALONE]
+        if alone:
+            found.append(
+                f"{len(alone)} blades must have a label for level {name} (got none: "
+                f"{_some(alone)}); each is a {name} of its own until it has"
+            )
+        if not level:
+            continue
+        inside: dict[str, set[str]] = {}
+        for path in paths:
+            inside.setdefault(path[level], set()).add(path[level - 1])
+        torn = sorted((d for d, wider in inside.items() if len(wider) > 1), key=natural)
+        if torn:
+            found.append(
+                f"each {name} must lie in one {level_names[level - 1]} (several have {len(torn)}: "
+                f"{_some(torn)}); each part is a {name} of its own"
+            )
+    return tuple(found)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_MOST_NAMED]) + (", …" if len(names) > _MOST_NAMED else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,8 @@
 import copy
 from typing import Any
 
+import pytest
+
 from tramontane.api.clock import parse
 from tramontane.api.gang import Gang
 from tramontane.controllers import informers
@@ -66,6 +68,23 @@ def test_a_node_has_its_boot_and_our_condition() -> None:
     assert (node.boot_id, node.version) == ("boot-1", 12)
     assert (node.gpu_healthy, node.gpu_healthy_reason) == ("False", "xid-79")
     assert node.ready is True
+
+
+@pytest.mark.parametrize(
+    ("containers", "kept"),
+    [
+        ([{"name": "a", "resources": {"limits": {"nvidia.com/gpu": "8"}}}], True),
+        ([{"name": "a", "resources": {"requests": {"nvidia.com/gpu": 1}}}, {"name": "b"}], True),
+        ([{"name": "a", "resources": {"limits": {"cpu": "8"}}}], False),
+        ([{"name": "a"}], False),
+    ],
+    ids=["limits", "requests", "no GPU", "nothing"],
+)
+def test_of_other_pods_only_those_with_gpus_are_kept(containers: Any, kept: bool) -> None:
+    meta = {"name": "notebook-0", "namespace": "ml", "uid": "u"}
+    pod = {"metadata": meta, "spec": {"nodeName": "gpu-1", "containers": containers}}
+    expected = informers.OtherPod("ml/notebook-0", "gpu-1", deleting=False) if kept else None
+    assert informers.decode_other(pod) == expected
 
 
 def test_a_version_alone_is_no_change() -> None:

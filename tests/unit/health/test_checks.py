@@ -332,12 +332,32 @@ def test_two_gpus_with_one_uuid_are_a_finding() -> None:
 )
 def test_a_library_of_no_use_is_fatal_for_the_blade(error: str, code: str, action: Action) -> None:
     look = Reading("boot-1", session_error=error)
-    outcomes = checks.run(look, Past(8))
-    assert found(look, Past(8)) == [(code, F, action, None)]
+    lasting = Past(8, no_session_s=session.RELOAD_S)
+    outcomes = checks.run(look, lasting)
+    assert found(look, lasting) == [(code, F, action, None)]
     assert {name for name, outcome in outcomes.items() if outcome.unknown} == checks.NAMES - {
         "nvml",
         "xid",
     }
+
+
+@pytest.mark.parametrize(
+    ("error", "at_once"),
+    [
+        ("DriverNotLoaded", (D, Action.DRAIN)),
+        ("LibRmVersionMismatch", (D, Action.DRAIN)),
+        ("LibraryNotFound", (D, Action.DRAIN)),
+        ("Uninitialized", (D, Action.DRAIN)),
+        ("Unknown", (F, Action.INSPECT)),
+    ],
+)
+def test_a_driver_may_be_reloaded_and_gets_time_for_it(
+    error: str, at_once: tuple[Severity, Action]
+) -> None:
+    look = Reading("boot-1", session_error=error)
+    for seconds in (0.0, session.RELOAD_S - 1):
+        ((_, severity, action, gpu),) = found(look, Past(8, no_session_s=seconds))
+        assert (severity, action, gpu) == (*at_once, None)
 
 
 def test_without_a_session_the_kernel_still_tells_what_it_knows() -> None:

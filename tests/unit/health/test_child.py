@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from tramontane.health import wire
 from tramontane.health.child import serve
 from tramontane.health.device import Event, Update
@@ -33,11 +35,14 @@ class Said:
 
 
 @contextmanager
-def serving(device: FakeDevice, interval_s: float = 0.02) -> Iterator[Said]:
+def serving(
+    device: FakeDevice, interval_s: float = 0.02, renew_after_s: float = 5.0
+) -> Iterator[Said]:
     said, stop = Said(), threading.Event()
 
     def work() -> None:
-        serve(device, said.lines.append, stop, interval_s, lambda: "boot-9")
+        send = said.lines.append
+        serve(device, send, stop, interval_s, lambda: "boot-9", renew_after_s=renew_after_s)
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -89,8 +94,48 @@ def test_a_session_that_is_of_no_use_is_said_and_tried_again() -> None:
         assert (first.reading.session_error, first.reading.boot_id) == ("DriverNotLoaded", "boot-9")
         device.heal()
         updates = said.until(lambda updates: any(u.reading == device.reading for u in updates))
-        device.fail_session("LibRmVersionMismatch")
+        device.fail_session("DriverNotLoaded")
         updates = said.until(
             lambda updates: updates[-1].reading and updates[-1].reading.session_error
         )
-    assert updates[0].reading != updates[-1].reading
+    assert updates[0] == updates[-1]
+
+
+@pytest.mark.parametrize(
+    ("happens", "leaves"),
+    [
+        pytest.param(["DriverNotLoaded"], False, id="no-driver-yet"),
+        pytest.param(["LibraryNotFound"], False, id="no-library-yet"),
+        pytest.param(["LibRmVersionMismatch"], True, id="the-library-does-not-fit"),
+        pytest.param(["", "DriverNotLoaded"], True, id="the-driver-went"),
+        pytest.param(["", "LibRmVersionMismatch"], True, id="another-driver-came"),
+        pytest.param(["", "GpuIsLost"], True, id="the-session-broke"),
+    ],
+)
+def test_a_library_that_may_be_of_yesterday_is_left(happens: list[str], *, leaves: bool) -> None:
+    device, said, stop = FakeDevice("b"), Said(), threading.Event()
+    device.fail_session(happens[0])
+    work = threading.Thread(
+        target=serve,
+        args=(device, said.lines.append, stop, 0.01, lambda: "boot-9"),
+        kwargs={"renew_after_s": 0.3},
+    )
+    work.start()
+    for error in happens[1:]:
+        said.until(len)
+        device.fail_session(error)
+    said.until(lambda updates: any(u.reading and u.reading.session_error for u in updates))
+    work.join(1.0)
+    assert work.is_alive() is not leaves
+    stop.set()
+    work.join(PATIENCE_S)
+
+
+def test_a_session_that_breaks_and_heals_is_taken_up_in_the_same_process() -> None:
+    device = FakeDevice("b")
+    with serving(device, renew_after_s=3600.0) as said:
+        said.until(len)
+        device.fail_session("Uninitialized")
+        said.until(lambda updates: updates[-1].reading and updates[-1].reading.session_error)
+        device.heal()
+        said.until(lambda updates: any(u.reading == device.reading for u in updates))

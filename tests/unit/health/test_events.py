@@ -141,6 +141,75 @@ class TestRecurrence:
         assert asked(fold_all(*batch)) == [("xid-94", "Fatal", "Reset")]
 
 
+class TestCount:
+    """`count` is what `health.rules` go by: occurrences, not lines."""
+
+    @pytest.mark.parametrize(
+        ("code", "seconds", "count"),
+        [
+            pytest.param(94, (0, 1, 2), 1, id="one-error-in-three-lines"),
+            pytest.param(94, (0, 14, 28, 42), 1, id="lines-that-follow-each-other"),
+            pytest.param(94, (0, 1, 60, 61, 3600), 3, id="three-errors"),
+            pytest.param(31, (0, 170, 340), 1, id="a-longer-burst"),
+            pytest.param(31, (0, 181), 2, id="beyond-the-longer-burst"),
+            pytest.param(119, (0, 1, 14, 30), 2, id="a-code-without-a-rule-of-its-own"),
+            pytest.param(43, (0, 1, 60), 2, id="an-ignored-code"),
+        ],
+    )
+    def test_is_of_occurrences(
+        self, code: int, seconds: tuple[int, ...], count: int, fold_all: Any
+    ) -> None:
+        after = fold_all(*(xid(code, at=NOW + second) for second in seconds))
+        assert [fault.count for fault in after.faults] == [count]
+
+    def test_does_not_let_a_mild_line_undo_a_bad_one_of_the_burst(self, fold_all: Any) -> None:
+        bad = nvrm(94, "Contained: SM (0x1). RST: No, D-RST: Yes")
+        mild = nvrm(94, "Contained: SM (0x1). RST: No, D-RST: No", at=NOW + 8)
+        after = fold_all(bad, xid(94, at=NOW + 7), mild)
+        assert asked(after) == [("xid-94", "Degraded", "Reset")]
+
+
+class TestIgnored:
+    """Codes that the catalogue ignores are noted for `health.rules`, and nothing is wrong."""
+
+    def test_are_noted_without_harm(self) -> None:
+        after = folded(None, LOGGED, xid(43), xid(43, at=NOW + 60), now=NOW + 60)
+        (fault,) = after.faults
+        assert asked(after) == [("xid-43", "None", "None")]
+        assert (fault.count, fault.evidence) == (2, "XID 43: GPU stopped processing")
+        assert [gpu.faults for gpu in after.gpus] == [0] * 8
+
+    def test_are_in_no_hurry(self) -> None:
+        before = folded(None, LOGGED)
+        noted = folded(before, LOGGED, xid(43))
+        assert report.urgency(before, noted) is report.Urgency.LATER
+        assert report.urgency(noted, before) is report.Urgency.LATER
+        assert report.urgency(before, folded(noted, LOGGED, xid(79))) is report.Urgency.NOW
+
+    def test_are_few_and_the_latest_per_gpu(self) -> None:
+        batch = [
+            xid(code, gpu, at=NOW + number)
+            for number, code in enumerate((43, 44, 66, 92))
+            for gpu in range(8)
+        ]
+        after = folded(None, LOGGED, *batch, xid(79, 2))
+        assert codes(after) == ["xid-79", *["xid-66", "xid-92"] * 8]
+        assert len(str(after.to_dict())) < 10_000
+
+    def test_never_push_a_real_one_out(self) -> None:
+        real = [xid(code, gpu) for gpu in range(8) for code in (94, 31, 63, 95)]
+        noted = [xid(43, gpu, at=NOW + 9) for gpu in range(8)]
+        assert "xid-43" not in codes(folded(None, LOGGED, *real, *noted))
+
+    @pytest.mark.parametrize(
+        ("hours", "boot"), [(24.1, "boot-1"), (1, "boot-2")], ids=["a-day", "a-boot"]
+    )
+    def test_end_by_themselves(self, hours: float, boot: str) -> None:
+        noted = folded(None, LOGGED, xid(43))
+        after = folded(noted, replace(LOGGED, boot_id=boot), now=NOW + hours * HOUR)
+        assert codes(after) == []
+
+
 class TestCompanions:
     @pytest.mark.parametrize("batch", [(171, 48), (48, 171)], ids=str)
     def test_171_says_that_48_was_in_dram(self, batch: tuple[int, int], fold_all: Any) -> None:
@@ -179,9 +248,10 @@ class TestCompanions:
         batch = (xid(48), xid(63), xid(48, at=NOW + HOUR), xid(63, at=NOW + HOUR))
         assert ("xid-48", "Fatal", "Replace") in asked(fold_all(*batch))
 
-    def test_45_beside_an_ignored_xid_is_nothing(self) -> None:
-        assert codes(folded(None, LOGGED, xid(43), xid(45, at=NOW + 1))) == []
-        assert codes(folded(None, LOGGED, xid(45), xid(43, at=NOW + 1))) == []
+    @pytest.mark.parametrize("batch", [(43, 45), (45, 43), (154, 45), (45, 154)], ids=str)
+    def test_45_beside_an_ignored_xid_is_nothing(self, batch: tuple[int, int]) -> None:
+        after = folded(None, LOGGED, *(xid(code, at=NOW + i) for i, code in enumerate(batch)))
+        assert codes(after) == ["xid-43"] * (43 in batch)
 
     def test_672_of_45_in_three_hours_are_one_harmless_fault(self) -> None:
         after = one_by_one(*(xid(45, at=NOW + i * 16) for i in range(672)))
@@ -211,14 +281,15 @@ class TestTellers:
         (fault,) = fold_all(*batch).faults
         assert (fault.count, fault.evidence) == (1, self.line.line)
 
-    def test_apart_are_two_events(self, fold_all: Any) -> None:
-        (fault,) = fold_all(xid(95), replace(self.line, at=NOW + 6)).faults
-        assert fault.count == 2
+    @pytest.mark.parametrize(("seconds", "count"), [(14, 1), (16, 2)])
+    def test_apart_are_two_occurrences(self, seconds: int, count: int, fold_all: Any) -> None:
+        (fault,) = fold_all(xid(95), replace(self.line, at=NOW + seconds)).faults
+        assert (fault.count, fault.evidence) == (count, self.line.line)
 
-    def test_of_a_flood_are_counted_as_often_as_the_log_says(self) -> None:
-        flood = [replace(self.line, at=NOW + i, count=1000) for i in range(5)]
-        (fault,) = folded(None, LOGGED, *flood).faults
-        assert fault.count == 5000
+    def test_of_a_flood_are_one_occurrence_however_often_they_are_told(self, fold_all: Any) -> None:
+        flood = [replace(self.line, at=NOW + i, count=1000) for i in range(60)]
+        (fault,) = fold_all(*flood).faults
+        assert (fault.count, fault.last_seen) == (1, clock.utc(flood[-1].at))
 
     def test_a_line_that_was_there_before_is_not_counted_again(self) -> None:
         old, late = self.line, replace(self.line, at=NOW + HOUR)

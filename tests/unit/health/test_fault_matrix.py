@@ -86,7 +86,7 @@ def check_report(report: Report, *expected: Expected) -> None:
 XIDS = list(csv.DictReader(catalogue.CSV.read_text(encoding="utf-8").splitlines()))
 # What the csv's words ask for, written here a second time.
 BY_WORD: dict[str, tuple[str, str] | None] = {
-    "IGNORE": None,
+    "IGNORE": ("None", "None"),
     "READ_RECOVERY_ACTION": None,
     "IGNORE_TICKET": ("Info", "Inspect"),
     "IGNORE_IF_PAIRED_ELSE_RESTART_FM": ("Info", "RestartApp"),
@@ -151,7 +151,7 @@ def test_an_xid_of_the_library(simulated: Library, row: dict[str, str]) -> None:
     code = int(row["xid"])
     event = simulated.xid(code % 8, code)
     report = fold(None, Seen(simulated.device.read(), events=(event,)), NOW, "test")
-    asked = BY_WORD[row["proposed_action"]]
+    asked = None if f"xid-{code}" in escalation.CANCELS else BY_WORD[row["proposed_action"]]
     check_report(report, *([] if asked is None else [(f"xid-{code}", *asked)]))
     assert {fault.gpu for fault in report.faults} <= {code % 8}
     waits = row["proposed_action"] == "RESET_GPU_WHEN_IDLE"
@@ -269,8 +269,9 @@ def test_an_sxid_of_the_kernel_log(row: dict[str, str]) -> None:
     word = "Fatal" if row["nvidia_class"] in {"fatal", "always fatal"} else "Non-fatal"
     text = f"SXid (PCI:0000:05:00.0): {row['sxid']}, {word}, Link 28 {row['description']}"
     report = folded(None, LOGGED, said(f"nvidia-nvswitch0: {text}"))
-    asked = BY_CLASS[row["proposed_action"]]
-    check_report(report, *([] if asked is None else [(f"sxid-{row['sxid']}", *asked)]))
+    code = f"sxid-{row['sxid']}"
+    asked = None if code in escalation.CANCELS else BY_CLASS[row["proposed_action"]]
+    check_report(report, *([] if asked is None else [(code, *asked)]))
 
 
 @pytest.mark.parametrize(

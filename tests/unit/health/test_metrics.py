@@ -250,6 +250,11 @@ def _opens_and_fails_to_write(scrape: Scrape) -> None:
     _opens(scrape)
 
 
+def _is_noted(scrape: Scrape) -> None:
+    scrape.metrics.reports(folded(folded(None, reading()), reading(), xid(43)))
+    assert scrape.labels("blade_fault") == []
+
+
 def _opens_nothing(scrape: Scrape) -> None:
     scrape.metrics.reports(folded(None, reading()))
 
@@ -260,6 +265,7 @@ def _opens_nothing(scrape: Scrape) -> None:
         pytest.param(_event_then(_opens), 1, id="a-fault"),
         pytest.param(_event_then(_opens_and_fails_to_write), 1, id="a-fault-written-later"),
         pytest.param(_event_then(_opens_nothing), 0, id="no-fault"),
+        pytest.param(_event_then(_is_noted), 0, id="a-fault-for-rules-only"),
         pytest.param(_event_then(_opens, at=NOW - 3600), 0, id="said-before-we-began"),
     ],
 )

@@ -62,7 +62,8 @@ def judged(look: Look, injection: Injection, start: NvmlState) -> Mapping[str, O
     outcomes: Mapping[str, Outcome] = {}
     for after_s, state in looks(injection, start):
         sample = Sample(START + after_s, replace(look(state), boot_id="boot"))
-        outcomes = checks.run(sample.reading, Past(8, sample.at, previous))
+        no_session_s = after_s - injection.every_s if sample.reading.session_error else 0.0
+        outcomes = checks.run(sample.reading, Past(8, sample.at, previous, no_session_s))
         previous = window.remember(previous, sample)
     return outcomes
 

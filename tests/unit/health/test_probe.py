@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tramontane.health import wire
+from tramontane.health.child import RENEW_AFTER_S
 from tramontane.health.device import (
     Event,
     GpuFacts,
@@ -192,6 +193,66 @@ async def test_a_child_that_cannot_start_is_unresponsive(
         probe._command = ["/bin/false"]
         silent = await until(probe, lambda update: update.unresponsive)
         assert silent.unresponsive == Unresponsive(2, "the probe ended (status 1)", "boot-7")
+
+
+async def test_a_driver_that_was_replaced_beneath_the_child_is_used_by_the_next_one(
+    probe: ChildProbe, machine: StateFile
+) -> None:
+    """An update of the driver: unloaded, and another version loaded with another library."""
+    before = await until(probe, lambda update: update.reading)
+    first = probe.pid
+    assert before.reading is not None
+    await asyncio.sleep(RENEW_AFTER_S)
+    machine.path.unlink()
+    gone = await until(probe, lambda update: update.reading)
+    assert gone.reading is not None
+    assert gone.reading.session_error == "DriverNotLoaded"
+    machine.write(replace(machine.state, driver="590.44.01"))
+    said = [gone.reading]
+    while said[-1].session_error:
+        update = await until(probe, lambda _: True)
+        assert update.reading is not None, update  # nobody hung, and nobody says so
+        said.append(update.reading)
+    assert (before.reading.driver, said[-1].driver) == ("580.95.05", "590.44.01")
+    assert probe.pid != first
+
+
+# A child that says it is alive, falls silent, and whose death nobody can see: SIGKILL ends it, but
+# its standard output stays open, as that of a process does which the kernel does not let go.
+UNKILLABLE = """
+import os, sys, time
+if os.fork() == 0:
+    os.setsid()
+    open(sys.argv[1], "w").write(str(os.getpid()))
+    time.sleep(200)
+sys.stdout.write("{}\\n")
+sys.stdout.flush()
+time.sleep(200)
+"""
+
+
+async def test_a_child_that_cannot_be_killed_is_a_strike_again_and_again(
+    library: Path, machine: StateFile, tmp_path: Path
+) -> None:
+    holder = tmp_path / "holder"
+    options = {"deadline_s": 0.2, "start_deadline_s": 1.0}
+    async with running(library, machine, tmp_path, **options) as probe:
+        answering = probe._command
+        probe._command = [sys.executable, "-c", UNKILLABLE, str(holder)]
+        told = []
+        try:
+            for _ in range(3):
+                update = await until(probe, lambda update: update.unresponsive)
+                assert update.unresponsive is not None
+                told.append((update.unresponsive.strikes, update.unresponsive.evidence))
+        finally:
+            os.kill(int(holder.read_text()), signal.SIGKILL)
+        assert [strikes for strikes, _ in told] == [1, 2, 3]
+        assert told[-1][1] == "the probe that hangs in NVML cannot be ended"
+        assert probe.restarts == 0  # another child would only block beside it
+        probe._command, probe._start_deadline_s = answering, 30.0
+        assert (await until(probe, lambda _: True)).reading is not None
+        assert probe.restarts == 1
 
 
 async def test_closing_ends_the_session_in_order(probe: ChildProbe, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from tramontane.health.device import (
     Unsupported,
 )
 from tramontane.health.host import HostPast, HostReading
-from tramontane.health.report import Seen, Urgency, fold, urgency
+from tramontane.health.report import Seen, Urgency, fold, settles_in, urgency
 
 from .builders import NOW, codes, fault, folded, lost, reading, with_gpu, xid
 from .hosts import port
@@ -134,6 +134,46 @@ class TestSilence:
         assert (codes(report), report.agent.boot_id) == (["nvml-unresponsive"], "boot-1")
 
 
+class TestReload:
+    gone = Reading("boot-1", session_error="DriverNotLoaded")
+    other = Reading("boot-1", session_error="LibRmVersionMismatch")
+
+    def after(self, *looks: tuple[float, Reading]) -> list[tuple[str, str]]:
+        report = folded(None, reading())
+        for seconds, look in looks:
+            report = through_the_api(folded(report, look, now=NOW + seconds))
+        return [(fault.code, fault.severity.value) for fault in report.faults]
+
+    def test_of_the_driver_is_no_fault_to_act_on(self) -> None:
+        assert self.after((1, self.gone), (60, self.gone)) == [
+            ("nvml-driver-not-loaded", "Degraded")
+        ]
+        assert self.after((1, self.gone), (60, self.gone), (61, reading())) == []
+
+    def test_that_does_not_end_is_fatal_whatever_the_agent_remembers(self) -> None:
+        assert self.after((1, self.gone), (301, self.gone)) == [("nvml-driver-not-loaded", "Fatal")]
+        again = ((302, self.gone), (303, self.other))
+        assert self.after((1, self.gone), (301, self.gone), *again) == [
+            ("nvml-lib-rm-version-mismatch", "Fatal")
+        ]
+
+    def test_that_was_over_has_its_time_anew(self) -> None:
+        looks = ((1, self.gone), (301, self.gone), (302, reading()), (400, self.gone))
+        assert self.after(*looks) == [("nvml-driver-not-loaded", "Degraded")]
+
+    def test_after_a_reboot_is_a_load_and_has_its_time_anew(self) -> None:
+        booted = replace(self.gone, boot_id="boot-2")
+        looks = [(1, self.gone), (301, self.gone), (400, booted), (410, booted)]
+        assert self.after(*looks) == [("nvml-driver-not-loaded", "Degraded")]
+        assert self.after(*looks, (700, booted)) == [("nvml-driver-not-loaded", "Fatal")]
+
+    def test_is_judged_again_in_time_without_news(self) -> None:
+        report = folded(folded(None, reading()), self.gone)
+        waits = settles_in(report, NOW + 100)
+        assert waits == 200.0
+        assert settles_in(folded(report, self.gone, now=NOW + 300), NOW + 300) is None
+
+
 class TestNetwork:
     @pytest.mark.parametrize(
         ("ports", "expected"),
@@ -209,13 +249,13 @@ class TestEvents:
         }
 
     def test_are_counted_on_one_fault(self) -> None:
-        report = folded(None, reading(), *(xid(94, at=NOW + i) for i in range(5)))
-        report = folded(report, reading(), xid(94, at=NOW + 9), now=NOW + 9)
+        report = folded(None, reading(), *(xid(95, at=NOW + 20 * i) for i in range(5)))
+        report = folded(report, reading(), xid(95, at=NOW + 100), now=NOW + 100)
         (only,) = report.faults
         assert (only.count, only.first_seen, only.last_seen) == (
             6,
             clock.utc(NOW),
-            clock.utc(NOW + 9),
+            clock.utc(NOW + 100),
         )
 
     def test_outlive_the_agent(self) -> None:
@@ -235,8 +275,8 @@ class TestEvents:
         (opened,) = folded(None, reading(), Event(-1, "", 8, 79, NOW)).faults
         assert (opened.gpu, opened.uuid) == (None, None)
 
-    def test_that_the_catalogue_ignores_are_no_faults(self) -> None:
-        assert codes(folded(None, reading(), xid(43), xid(154))) == []
+    def test_that_another_check_tells_are_no_faults(self) -> None:
+        assert codes(folded(None, reading(), xid(154))) == []
 
     def test_of_other_types_are_no_faults(self) -> None:
         assert codes(folded(None, reading(), Event(3, "u", 0x8000, 1, NOW))) == []
@@ -319,6 +359,7 @@ class TestEvents:
     def test_162_cancels_163_on_its_gpu_only(self) -> None:
         report = folded(None, reading(), xid(163, 2), xid(163, 3), xid(162, 3))
         assert [(f.code, f.gpu) for f in report.faults] == [("xid-163", 2)]
+        assert codes(folded(None, reading(), xid(162))) == []
 
     @pytest.mark.parametrize(
         ("batch", "expected"),

@@ -12,7 +12,7 @@ from tramontane.api.clock import micro, utc
 from tramontane.api.names import MANAGER_AGENT, MANAGER_OPERATOR
 from tramontane.controllers import informers as caches
 from tramontane.controllers.nodepool.reconcile import NodePoolController
-from tramontane.kube.client import AlreadyExists, Invalid, NotFound
+from tramontane.kube.client import AlreadyExists, Invalid, NotFound, TooManyRequests
 from tramontane.kube.resources import (
     BLADES,
     GANGS,
@@ -37,6 +37,8 @@ class Api:
             one: {} for one in (BLADES, GANGS, LEASES, NODEPOOLS, NODES, PODS, SERVICES)
         }
         self.writes: list[tuple[str, str, str]] = []
+        self.graces: dict[str, int | None] = {}
+        self.guarded: dict[str, str] = {}
         self.lagging: set[Resource] = set()
         self.tell: dict[Resource, Callable[[str, Raw | None], None]] = {
             SERVICES: lambda _key, _raw: None
@@ -120,8 +122,18 @@ class Api:
             return raw
         return copy.deepcopy(self.put(resource, raw))
 
-    async def create(self, resource: Resource, body: Raw, namespace: str) -> Raw:
+    async def create(
+        self,
+        resource: Resource,
+        body: Raw,
+        namespace: str,
+        *,
+        name: str | None = None,
+        subresource: str | None = None,
+    ) -> Raw:
         await asyncio.sleep(0)
+        if subresource == "eviction":
+            return self._evict(f"{namespace}/{name}", body)
         name = body["metadata"]["name"]
         self.writes.append(("create", resource.plural, name))
         if f"{namespace}/{name}" in self.objects[resource]:
@@ -129,6 +141,17 @@ class Api:
         raw = copy.deepcopy(body)
         raw["metadata"] |= {"namespace": namespace, "creationTimestamp": utc(self.now())}
         return copy.deepcopy(self.put(resource, raw))
+
+    def _evict(self, key: str, body: Raw) -> Raw:
+        """Delete a pod, unless a budget of its owner (`guarded`) says no."""
+        assert f"{body['metadata']['namespace']}/{body['metadata']['name']}" == key
+        self.writes.append(("evict", "pods", key))
+        if key not in self.objects[PODS]:
+            raise NotFound(404, "NotFound", key)
+        if key in self.guarded:
+            raise TooManyRequests(429, "TooManyRequests", self.guarded[key])
+        self.drop(PODS, key)
+        return {}
 
     async def delete(
         self,
@@ -141,6 +164,7 @@ class Api:
         await asyncio.sleep(0)
         assert grace_period_s is None or namespace is not None
         self.writes.append(("delete", resource.plural, name))
+        self.graces[name] = grace_period_s
         key = f"{namespace}/{name}" if namespace else name
         if key not in self.objects[resource]:
             raise NotFound(404, "NotFound", name)
@@ -240,6 +264,7 @@ class Hall:
             monotonic=lambda: self.now - NOW,
         )
         self.controller.wire()
+        self.dead = False
         self._stop = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
 
@@ -259,16 +284,36 @@ class Hall:
         await self._running
 
     async def settle(self) -> None:
-        """Return when nothing is left to do at this moment."""
+        """Return when nothing is left to do at this moment, or nobody to do it."""
         for _ in range(3):
             await asyncio.sleep(0)
         # A queue tells nobody that it has become idle.
-        while not (self.controller.blades.idle and self.controller.pools.idle):  # noqa: ASYNC110
+        while not self._is_idle:  # noqa: ASYNC110
             await asyncio.sleep(0)
+
+    @property
+    def _is_idle(self) -> bool:
+        return self.dead or (self.controller.blades.idle and self.controller.pools.idle)
+
+    def die_before_a_pod(self) -> None:
+        """Stop the operator when it has written down that a pod must be, and has not made it."""
+        works = self.controller._works
+        ensure = works.ensure
+
+        async def die(*given: Any, **more: Any) -> None:
+            name, want = given[2], given[3]
+            if want is not None and want.name not in self.works(name):
+                self.dead = True
+                await asyncio.Event().wait()
+            await ensure(*given, **more)
+
+        works.ensure = die  # type: ignore[method-assign] # the one place between two writes
 
     async def advance(self, seconds: float) -> None:
         """Let time pass, with all that the controller does by the clock."""
         self.now += seconds
+        if self.dead:
+            return
         for blade in self.controller._beats.sweep(self.now - NOW):
             self.controller.blades.add(blade)
         self.controller._add_all()
@@ -380,18 +425,22 @@ class Hall:
             },
         )  # fmt: skip
 
-    def guest(self, name: str, blade: str) -> None:
-        """Let a pod of a gang be on a blade."""
-        meta = {"name": name, "namespace": "ml", "labels": {"tramontane.dev/gang": "job"}}
-        pod = {"metadata": meta, "spec": {"nodeName": blade, "containers": []}}
-        self.api.put(PODS, {**pod, "status": {"phase": "Running"}})
+    def guest(
+        self, name: str, blade: str, *, gang: str = "job", job: str = "", gpus: int = 8
+    ) -> None:
+        """Let a pod be on a blade: of a gang, maybe of a TrainingJob, or of none (empty)."""
+        labels = {"tramontane.dev/gang": gang, "tramontane.dev/job": job}
+        meta = {"name": name, "namespace": "ml", "labels": {k: v for k, v in labels.items() if v}}
+        limits = {"limits": {"nvidia.com/gpu": str(gpus)}} if gpus else {}
+        spec = {"nodeName": blade, "containers": [{"name": "main", "resources": limits}]}
+        self.api.put(PODS, {"metadata": meta, "spec": spec, "status": {"phase": "Running"}})
 
     def works(self, blade: str = "") -> list[str]:
         """Return the names of the work pods, of one blade or of all."""
         return [
             raw["metadata"]["name"]
             for raw in self.api.objects[PODS].values()
-            if "tramontane.dev/work" in raw["metadata"]["labels"]
+            if "tramontane.dev/work" in raw["metadata"].get("labels", {})
             and blade in {"", raw["spec"]["nodeName"]}
         ]
 
@@ -446,15 +495,16 @@ class Hall:
 
 
 def _split(informers: caches.Informers) -> Callable[[str, Raw | None], None]:
-    """Tell each of the two caches of pods what its label selector lets through."""
-    gangs, works = _teller(informers.pods), _teller(informers.works)
+    """Tell each of the three caches of pods what its selectors let through."""
+    gangs, works, others = map(_teller, (informers.pods, informers.works, informers.others))
 
     def tell(key: str, raw: Raw | None) -> None:
         labels = {} if raw is None else raw["metadata"].get("labels") or {}
-        if raw is None or "tramontane.dev/gang" in labels:
-            gangs(key, raw)
-        if raw is None or "tramontane.dev/work" in labels:
-            works(key, raw)
+        ended = raw is not None and raw.get("status", {}).get("phase") in {"Succeeded", "Failed"}
+        is_gang, is_work = "tramontane.dev/gang" in labels, "tramontane.dev/work" in labels
+        gangs(key, raw if is_gang else None)
+        works(key, raw if is_work else None)
+        others(key, None if is_gang or is_work or ended else raw)
 
     return tell
 
@@ -464,7 +514,9 @@ def _teller(informer: Any) -> Callable[[str, Raw | None], None]:
         if raw is None:
             informer._store.drop(key)
         elif informer._resource is not LEASES or key.startswith(f"{SYSTEM}/"):
-            informer._store.put(key, informer._decode(raw))
+            view = informer._decode(raw)
+            if view is not None:
+                informer._store.put(key, view)
 
     return tell
 

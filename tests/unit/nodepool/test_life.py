@@ -1,73 +1,25 @@
 """A blade from its delivery through qualification, faults and repair to work again, or to RMA."""
 
 import copy
-import random
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from tramontane.api.clock import utc
-from tramontane.kube.resources import BLADES, NODEPOOLS, PODS
-from unit.nodepool.hall import SYSTEM, Hall, fault
-
-BLADE = "gpu-1"
-TEMPLATE = {"spec": {"containers": [{"name": "test", "image": "registry.example/test:1"}]}}
-QUALIFICATION = {"soak": "60s", "burnIn": {"template": TEMPLATE, "timeout": "10m"}}
-REPAIR = {"reset": {"template": TEMPLATE}, "reboot": {"template": TEMPLATE}}
-CLEAR_AFTER_S = 600.0
-
-
-def pool(hall: Hall, **spec: Any) -> None:
-    hall.pool(
-        **{
-            "remediation": {"maxUnavailable": 2, **REPAIR},
-            "health": {"clearAfter": "10m", "unknownAfter": "90s"},
-            **spec,
-        }
-    )
-
-
-async def clean(hall: Hall, name: str = BLADE, boot: str = "boot-1") -> None:
-    hall.report(name, boot=boot)
-    await hall.settle()
-
-
-async def sick(hall: Hall, name: str = BLADE, boot: str = "boot-1", **how: Any) -> None:
-    how = {"code": "xid-95", "action": "Reset", **how}
-    hall.report(name, fault(at=hall.now, bootID=boot, **how), boot=boot)
-    await hall.settle()
-
-
-async def wait(hall: Hall, seconds: float, *names: str) -> None:
-    """Let time pass, with the agents alive."""
-    while seconds > 0:
-        hall.now += min(seconds, 30.0)
-        seconds -= 30.0
-        for name in names or (BLADE,):
-            hall.beat(name)
-        await hall.advance(0.0)
-
-
-async def finish(hall: Hall, kind: str, code: int = 0, name: str = BLADE, **said: Any) -> None:
-    """Let the one work pod of a kind end."""
-    (pod,) = [one for one in hall.works(name) if one.startswith(kind)]
-    hall.finish(pod, code, **said)
-    await hall.settle()
-    await hall.advance(0.0)
-
-
-def message(hall: Hall, name: str = BLADE) -> str:
-    return str(hall.blade(name)["status"].get("message"))
-
-
-async def healthy(hall: Hall, name: str = BLADE, **spec: Any) -> None:
-    """Have one blade that works, in a pool without qualification."""
-    pool(hall, **spec)
-    hall.node(name)
-    await hall.settle()
-    await clean(hall, name)
-    assert hall.state(name) == "Healthy"
+from tramontane.kube.resources import NODEPOOLS, PODS
+from unit.nodepool.hall import SYSTEM, Hall
+from unit.nodepool.steps import (
+    BLADE,
+    CLEAR_AFTER_S,
+    QUALIFICATION,
+    TEMPLATE,
+    clean,
+    finish,
+    healthy,
+    message,
+    pool,
+    sick,
+    wait,
+)
 
 
 class TestQualification:
@@ -193,6 +145,20 @@ class TestQualification:
             assert {hall.state(name) for name in names} <= {"Quarantined", "Repairing"}
             assert hall.pool_condition("paris", "BudgetExhausted")["status"] == "False"
 
+    async def test_a_rule_of_the_pool_may_make_light_of_a_failed_burn_in(self) -> None:
+        async with Hall() as hall:
+            light = {"match": {"code": "burn-in-failed"}, "severity": "Info"}
+            health = {"clearAfter": "10m", "unknownAfter": "90s", "rules": [light]}
+            pool(hall, qualification=QUALIFICATION, health=health)
+            hall.node(BLADE)
+            await hall.settle()
+            await clean(hall)
+            await wait(hall, 61)
+            await finish(hall, "burnin", 1, reason="GPU 3: 790 GB/s, must be 800 or more")
+            assert (hall.state(BLADE), hall.severity(BLADE)) == ("Healthy", "Info")
+            assert "GPU 3: 790 GB/s" in message(hall)
+            assert hall.works() == []
+
 
 class TestRepair:
     async def test_reset_clean_and_back(self) -> None:
@@ -255,6 +221,58 @@ class TestRepair:
             await wait(hall, 61)
             await finish(hall, "burnin")
             assert hall.state(BLADE) == "Healthy"
+
+    async def test_who_was_given_up_stays_so_when_its_node_is_back(self) -> None:
+        async with Hall() as hall:
+            await healthy(hall)
+            await sick(hall, action="Replace")
+            await clean(hall)
+            await wait(hall, CLEAR_AFTER_S + 60)
+            assert hall.state(BLADE) == "RMA"
+            hall.readiness(BLADE, "False")
+            await wait(hall, 120)
+            assert hall.state(BLADE) == "Lost"
+            hall.readiness(BLADE, "True")
+            await clean(hall, boot="boot-2")
+            await wait(hall, CLEAR_AFTER_S + 60)
+            assert hall.state(BLADE) == "RMA"
+
+    async def test_a_node_that_is_lost_meanwhile_is_not_reset_twice(self) -> None:
+        async with Hall() as hall:
+            await healthy(hall)
+            await sick(hall)
+            (pod,) = hall.works()
+            hall.readiness(BLADE, "False")
+            await wait(hall, 60)
+            hall.readiness(BLADE, "True")
+            await wait(hall, 60)
+            assert hall.works() == [pod]
+            assert hall.api.writes.count(("delete", "pods", pod)) == 0
+
+    async def test_a_reboot_meanwhile_is_that_attempt_and_no_other(self) -> None:
+        async with Hall() as hall:
+            await healthy(hall)
+            await sick(hall)
+            (pod,) = hall.works()
+            hall.finish(pod, 137)
+            await clean(hall, boot="boot-2")
+            assert hall.blade(BLADE)["status"]["repair"]["attempts"] == 1
+            await wait(hall, CLEAR_AFTER_S + 60)
+            assert hall.state(BLADE) == "Healthy"
+
+    async def test_what_its_tests_bring_into_the_report_does_not_end_them(self) -> None:
+        async with Hall() as hall:
+            await healthy(hall)
+            pool(hall, qualification=QUALIFICATION)
+            await sick(hall)
+            await finish(hall, "reset")
+            await clean(hall)
+            await wait(hall, CLEAR_AFTER_S + 60)
+            await wait(hall, 61)
+            (pod,) = hall.works()
+            await sick(hall, code="clocks-thermal", severity="Info", action="None")
+            await wait(hall, 60)
+            assert (hall.state(BLADE), hall.works()) == ("Requalifying", [pod])
 
     async def test_work_leaves_before_the_repair(self) -> None:
         async with Hall() as hall:
@@ -458,61 +476,3 @@ async def test_idle_blades_are_tested_again_and_give_way_to_work() -> None:
         await wait(hall, 30)
         await finish(hall, "burnin", 1, reason="wrong product on GPU 5")
         assert (hall.state(BLADE), hall.why(BLADE)) == ("Quarantined", "BurnInFailed")
-
-
-SCRIPT: list[tuple[str, Callable[[Hall], Any]]] = [
-    ("report", clean),
-    ("soak", lambda hall: wait(hall, 61)),
-    ("burn-in passes", lambda hall: finish(hall, "burnin")),
-    ("job", lambda hall: _do(hall, lambda: hall.guest("llama-0", BLADE))),
-    ("fault", lambda hall: sick(hall, code="xid-95")),
-    ("job leaves", lambda hall: _do(hall, lambda: hall.api.drop(PODS, "ml/llama-0"))),
-    ("reset", lambda hall: finish(hall, "reset")),
-    ("still sick", sick),
-    ("agent looks", lambda hall: wait(hall, 31)),
-    ("reboot", lambda hall: sick(hall, boot="boot-2")),
-    ("clean", lambda hall: clean(hall, boot="boot-2")),
-    ("clears", lambda hall: wait(hall, CLEAR_AFTER_S + 60)),
-    ("soak again", lambda hall: wait(hall, 61)),
-    ("burn-in passes again", lambda hall: finish(hall, "burnin")),
-]
-
-
-async def _do(hall: Hall, change: Callable[[], None]) -> None:
-    change()
-    await hall.settle()
-
-
-async def _play(kill_at: set[int], agent_restarts: set[int]) -> tuple[Any, ...]:
-    hall = Hall()
-    await hall.__aenter__()
-    try:
-        pool(hall, qualification=QUALIFICATION)
-        hall.node(BLADE)
-        await hall.settle()
-        for number, (_, step) in enumerate(SCRIPT):
-            if number in kill_at:
-                await hall.__aexit__(None, None, None)
-                hall = Hall(hall.api, hall.now)
-                await hall.__aenter__()
-            if number in agent_restarts and "report" in hall.blade(BLADE)["status"]:
-                hall.beat(BLADE)
-                hall.api.put(BLADES, copy.deepcopy(hall.blade(BLADE)))
-            await step(hall)
-        status = hall.blade(BLADE)["status"]
-        results = [(one["step"], one["passed"]) for one in status["qualification"]["results"]]
-        ends = [(one["code"], one.get("to"), one.get("outcome")) for one in status["incidents"]]
-        return status["state"], results, ends, hall.works(), hall.taints(BLADE)
-    finally:
-        await hall.__aexit__(None, None, None)
-
-
-@pytest.mark.parametrize("seed", range(50))
-async def test_killed_at_any_step_the_end_is_the_same(seed: int) -> None:
-    chance = random.Random(seed)
-    steps = range(len(SCRIPT))
-    kills = {step for step in steps if chance.random() < 0.4}
-    restarts = {step for step in steps if chance.random() < 0.4}
-    undisturbed = await _play(set(), set())
-    assert undisturbed[0] == "Healthy"
-    assert await _play(kills, restarts) == undisturbed

@@ -64,10 +64,10 @@ def test_an_open_breaker_says_what_happened_and_what_to_do(by: str) -> None:
     assert found is not None
     assert (found.status, found.reason, found.observed_generation) == ("True", "BreakerOpen", 2)
     assert found.message == (
-        "no blade is quarantined any more: 3 of 10 blades failed within 5m (threshold 30%), since "
-        "2027-01-15T08:00:00Z; 2 more call for it (a, b). Running work is left alone. Find out "
-        "what they have in common (a driver, a switch, power, a rule of this pool), then run "
-        "`tramontane breaker close paris`"
+        "no blade is quarantined and no repair begins any more: 3 of 10 blades failed within 5m "
+        "(threshold 30%), since 2027-01-15T08:00:00Z; 2 more call for it (a, b). Running work is "
+        "left alone. Find out what they have in common (a driver, a switch, power, a rule of this "
+        "pool), then run `tramontane breaker close paris`"
     )
 
 
@@ -155,12 +155,14 @@ def test_a_tranche_is_accounted_for_blade_by_blade() -> None:
     assert tranche.to_dict() == {
         "name": "t3",
         "delivered": 16,
-        "qualifying": 3,
+        "qualifying": 4,
         "healthy": 6,
-        "faulty": 3,
+        "faulty": 5,
         "rma": 1,
         "passRate": "0.58",
     }
+    columns = (tranche.qualifying, tranche.healthy, tranche.faulty, tranche.rma)
+    assert sum(columns) == tranche.delivered
     assert status.blades is not None
     assert status.blades.to_dict() == {
         "total": 16,

@@ -256,6 +256,43 @@ def test_a_release_covers_only_what_was_seen_before_it(last_seen: float, counts:
     assert (found.code == "xid-79") is counts
 
 
+@pytest.mark.parametrize("by", ["firstSeen", "lastSeen"])
+def test_a_state_that_is_reported_counts_whatever_was_released(by: str) -> None:
+    lost = fault("gpu-lost", check="gpu-lost", **{by: utc(NOW - 100)})
+    found = verdict.judge(report(lost), read(), NOW, NOW - 1)
+    assert (found.severity, found.code) == ("Fatal", "gpu-lost")
+
+
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        pytest.param(
+            [{"match": {"code": "inventory-mismatch"}, "severity": "Ignore"}],
+            ("None", "None", ""),
+            id="ignored",
+        ),
+        pytest.param(
+            [{"match": {"code": "inventory-mismatch"}, "severity": "Info"}],
+            ("Info", "Inspect", "inventory-mismatch"),
+            id="a note",
+        ),
+        pytest.param(
+            [
+                {"match": {"code": "inventory-mismatch"}, "severity": "Ignore", "count": 2},
+                {"match": {"check": "gpu-count"}, "severity": "Ignore"},
+            ],
+            ("Fatal", "Inspect", "inventory-mismatch"),
+            id="by count or check",
+        ),
+    ],
+)
+def test_rules_hold_of_our_own_findings(
+    rules: list[dict[str, Any]], expected: tuple[str, str, str]
+) -> None:
+    found = verdict.judge(report(gpus=GPUS[:7]), read(health={"rules": rules}), NOW, None)
+    assert (found.severity, found.action, found.code) == expected
+
+
 def test_messages_have_both_values_and_no_end_of_them() -> None:
     gpus = [*GPUS[:6], *({**gpu, "memory": "80Gi", "product": "NVIDIA A100"} for gpu in GPUS[6:])]
     spec = {"gpu": {"count": 8, "memory": "141Gi", "product": "NVIDIA-H200"}}

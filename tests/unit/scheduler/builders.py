@@ -130,6 +130,10 @@ def after(record: GangRecord, outcome: Outcome, now: float = NOW) -> GangRecord:
         ready=outcome.ready,
         ready_since_s=since,
         observed=record.generation,
+        placed_s=outcome.placed_s,
+        order=outcome.order,
+        estimate=outcome.estimate,
+        grow_to=outcome.grow_to,
     )
     return replace(record, told=told, placement=outcome.placement)
 

@@ -96,7 +96,8 @@ def test_a_consumed_spare_is_refilled() -> None:
 
 
 def test_spares_stand_back_while_a_more_important_gang_waits() -> None:
-    short = gang("short", spares=1, placement=Placement(("r0-0",)), told=Told("Placed", 1))
+    told = Told("Placed", 1)
+    short = gang("short", spares=1, placement=Placement(("r0-0",)), told=told, preemptible=False)
     big = gang("big", 3, priority=9)
     done = Hall([3]).decide(short, big)
     assert done.outcomes["ns/short"].placement == Placement(("r0-0",))

@@ -167,3 +167,18 @@ def test_a_blade_of_an_unknown_pool_has_no_row() -> None:
     hall.add(0, name="stray", pool="elsewhere")
     assert hall.fleet.names == ("r0-0",)
     assert refresh(hall.fleet, ["stray"], hall.blades, hall.nodes, {}).names == ("r0-0",)
+
+
+def test_labels_that_are_missing_or_contradict_are_said_and_nothing_is_lost() -> None:
+    hall = Hall([2, 2, 1])
+    hall.nodes["r0-1"] = node("r0-1", {"topology/block": "b0"})
+    hall.nodes["r2-0"] = node("r2-0", {"topology/block": "b1", "topology/rack": "r0"})
+    pool = hall.fleet.pools["p"]
+    assert len(hall.fleet.names) == 5
+    alone, torn = pool.oddities
+    assert "1 blades must have a label for level rack (got none: r0-1)" in alone
+    assert "each rack must lie in one block (several have 1: r0)" in torn
+    rack = pool.topology.ids[2]
+    at = [rack[hall.fleet.row_of[name]] for name in ("r0-0", "r0-1", "r2-0")]
+    assert len(set(at)) == 3
+    assert Hall([2, 2]).fleet.pools["p"].oddities == ()

@@ -1,5 +1,8 @@
 """A gang has all of its seats or a reason with numbers."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from tramontane.scheduler.explain import Refusal
@@ -233,6 +236,68 @@ def test_two_gangs_share_a_blade_that_has_room_for_both() -> None:
     assert refusal(hall.snapshot(first, third), gang("third", ask=HALF)).reason == (
         "WaitingForCapacity"
     )
+
+
+def test_a_search_that_is_cut_short_says_how_far_from_the_best_it_may_be() -> None:
+    hall = Hall([2, 2, 2, 2, 2, 2, 4, 1, 1], racks_per_block=3)
+    quick = place(hall.snapshot(), gang(seats=10), 0, budget=0)
+    best = place(hall.snapshot(), gang(seats=10), 0)
+    assert isinstance(quick, Plan)
+    assert isinstance(best, Plan)
+    assert quick.note == (
+        "Gang ns/g: the search for the fewest domains was cut short: "
+        "it uses 5 of level rack (4 at least)"
+    )
+    assert best.note == ""
+
+
+def shared(seats: int, gpus: int, **more: Any) -> GangRecord:
+    ask = Ask(amounts({GPU: str(gpus), "cpu": "4"}))
+    return gang(seats=seats, ask=ask, shares_blades=True, **more)
+
+
+def test_seats_that_share_blades_fill_the_fewest() -> None:
+    hall = Hall([2, 2])
+    hall.occupy("r0-0", gpus=5)
+    hall.occupy("r1-0", gpus=6)
+    assert seats(hall.snapshot(), shared(1, 2)) == ("r1-0",)
+    assert seats(hall.snapshot(), shared(3, 2)) == ("r0-1",) * 3
+    assert seats(hall.snapshot(), shared(5, 2)) == ("r1-0",) + ("r1-1",) * 4
+    assert seats(hall.snapshot(), shared(6, 2)) == ("r0-1",) * 4 + ("r1-1",) * 2
+    assert isinstance(place(hall.snapshot(), shared(11, 2), 0), Refusal)
+
+
+def test_what_shares_a_blade_is_all_counted_on_it() -> None:
+    hall = Hall([1])
+    snapshot = hall.snapshot()
+    rows = [snapshot.fleet.row_of[name] for name in seats(snapshot, shared(3, 2))]
+    snapshot.take(rows, amounts({GPU: "2", "cpu": "4"}))
+    assert snapshot.free[GPU].tolist() == [2]
+    assert seats(snapshot, shared(1, 2)) == ("r0-0",)
+    assert isinstance(place(snapshot, shared(2, 2), 0), Refusal)
+
+
+def test_the_scarcest_resource_says_how_many_share_a_blade() -> None:
+    hall = Hall([2])
+    hungry = Ask(amounts({GPU: "1", "cpu": "50"}))
+    wanted = gang(seats=4, ask=hungry, shares_blades=True)
+    assert seats(hall.snapshot(), wanted) == ("r0-0", "r0-0", "r0-1", "r0-1")
+    assert isinstance(place(hall.snapshot(), replace_seats(wanted, 5), 0), Refusal)
+
+
+def test_different_asks_share_blades_as_if_each_were_the_largest() -> None:
+    slots = (Slot("a", 2, Ask(amounts({GPU: "4"}))), Slot("b", 2, Ask(amounts({GPU: "1"}))))
+    wanted = gang(slots=slots, shares_blades=True)
+    assert seats(Hall([2]).snapshot(), wanted) == ("r0-0", "r0-0", "r0-1", "r0-1")
+    # Too little for four of the largest, but not for each on a blade of its own.
+    hall = Hall([4])
+    hall.occupy("r0-0", "r0-1", gpus=7)
+    hall.occupy("r0-2", "r0-3", gpus=4)
+    assert seats(hall.snapshot(), wanted) == ("r0-2", "r0-3", "r0-0", "r0-1")
+
+
+def replace_seats(record: GangRecord, seats: int) -> GangRecord:
+    return replace(record, slots=(replace(record.slots[0], count=seats),))
 
 
 def test_cpu_and_memory_count_too() -> None:

@@ -47,6 +47,7 @@ def test_a_new_job_asks_for_its_gang_and_waits() -> None:
                 "count": 4,
                 "requests": {"cpu": "64", "nvidia.com/gpu": "8"},
                 "nodeSelector": {},
+                "nodeAffinity": [],
                 "tolerations": [],
             }
         ],
@@ -56,6 +57,7 @@ def test_a_new_job_asks_for_its_gang_and_waits() -> None:
         "priority": 7,
         "preemptible": True,
         "maxRuntime": "72h",
+        "grace": "120s",
         "lost": [],
         "avoid": [],
         "active": True,

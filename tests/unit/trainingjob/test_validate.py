@@ -42,7 +42,11 @@ CASES = {
     "a restart policy": ({"template": pod(restartPolicy="Sometimes")}, 'Never (got "Sometimes")'),
     "a node name": ({"template": pod(nodeName="b7")}, "template.spec.nodeName must not be set"),
     "a scheduler": ({"template": pod(schedulerName="x")}, "the scheduler chooses blades"),
-    "an affinity": ({"template": pod(affinity={"nodeAffinity": {}})}, "use nodeSelector"),
+    "an affinity to pods": ({"template": pod(affinity={"podAffinity": {}})}, "use spec.topology"),
+    "a wish for nodes": (
+        {"template": pod(affinity={"nodeAffinity": {"preferredDuringSchedulingX": []}})},
+        "must be a required nodeAffinity over labels",
+    ),
     "a host name": ({"template": pod(hostname="x")}, "each seat has a host name of its own"),
     "a bad grace": (
         {"template": pod(terminationGracePeriodSeconds=-1)},

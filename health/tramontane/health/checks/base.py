@@ -48,12 +48,14 @@ class Past:
 
     `gpus` is how many GPUs the blade had, `at` when the reading was taken (Unix seconds), and
     `previous` the readings before it, oldest first, as `window.remember` keeps them: none after
-    the agent has started, so a rule about time begins anew then.
+    the agent has started, so a rule about time begins anew then. `no_session_s` is for how long
+    NVML could not be used in this boot, by the previous report, which outlives the agent.
     """
 
     gpus: int = 0
     at: float = 0.0
     previous: tuple[Sample, ...] = ()
+    no_session_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

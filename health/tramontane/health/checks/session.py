@@ -4,11 +4,21 @@ A driver that is not loaded, a library that does not fit it, a library that is n
 the blade's GPUs can work, so the fault is the blade's. Otherwise the node would go on taking pods
 (k8s-device-plugin PR#1641). A library that does not *answer* is seen from outside, by the probe's
 deadline; `unresponsive` turns that into a finding of the same check.
+
+What a reload of the driver looks like from here, unloading, another library, loading, gets time:
+
+| no session                                  | for less than RELOAD_S | longer                    |
+|---------------------------------------------|------------------------|---------------------------|
+| driver not loaded, library does not fit it  | Degraded, Drain        | Fatal, Reboot             |
+| no library, or one that lost its driver     | Degraded, Drain        | Fatal, Inspect            |
+| anything else                               | Fatal, Inspect         | Fatal, Inspect            |
+
+Drain: no new work comes. What runs has nothing to fear: a driver in use is not unloaded.
 """
 
 import re
 
-from tramontane.api.blade import Action, Severity
+from tramontane.api.blade import Action, Fault, Severity
 from tramontane.health.checks.base import Check, Finding, Outcome, Past
 from tramontane.health.device import Reading, Unresponsive
 
@@ -18,24 +28,39 @@ UNRESPONSIVE = "nvml-unresponsive"
 # A busy driver may be slow once; three children in a row that get no answer are no accident.
 # Source: NVSentinel, three missed polls.
 FATAL_STRIKES = 3
+# A reload takes tens of seconds; a driver container that builds its module first takes minutes.
+RELOAD_S = 300.0
 
 _ACTIONS = {
     "DriverNotLoaded": Action.REBOOT,
     "LibRmVersionMismatch": Action.REBOOT,  # a driver update without a reboot
 }
+_RELOADING = frozenset({*_ACTIONS, "LibraryNotFound", "Uninitialized"})
 
 
-def _judge(reading: Reading, _past: Past) -> Outcome:
-    if not reading.session_error:
+def _code(error: str) -> str:
+    words = re.sub(r"(?<!^)(?=[A-Z])", "-", error).lower()
+    return f"nvml-{words}"
+
+
+def _judge(reading: Reading, past: Past) -> Outcome:
+    error = reading.session_error
+    if not error:
         return Outcome()
-    words = re.sub(r"(?<!^)(?=[A-Z])", "-", reading.session_error).lower()
-    finding = Finding(
-        f"nvml-{words}",
-        Severity.FATAL,
-        _ACTIONS.get(reading.session_error, Action.INSPECT),
-        f"NVML cannot be used: {reading.session_error}",
-    )
-    return Outcome((finding,))
+    severity, action = Severity.FATAL, _ACTIONS.get(error, Action.INSPECT)
+    if error in _RELOADING and past.no_session_s < RELOAD_S:
+        severity, action = Severity.DEGRADED, Action.DRAIN
+    return Outcome((Finding(_code(error), severity, action, f"NVML cannot be used: {error}"),))
+
+
+def tells_no_session(fault: Fault) -> bool:
+    """Return whether a fault says that NVML answers, and cannot be used."""
+    return fault.check == NAME and fault.code != UNRESPONSIVE
+
+
+def is_reloading(fault: Fault) -> bool:
+    """Return whether a fault is only doubted, because the driver may be about to come back."""
+    return tells_no_session(fault) and fault.severity is Severity.DEGRADED
 
 
 def unresponsive(what: Unresponsive) -> Finding:

@@ -6,7 +6,7 @@ with XIDs, events.py says how findings stay and end.
 
 from functools import lru_cache
 
-from tramontane.api.blade import Action, Severity
+from tramontane.api.blade import Action
 from tramontane.health import catalogue
 from tramontane.health.catalogue import Xid
 from tramontane.health.checks import xid
@@ -22,12 +22,10 @@ def code(sxid: int) -> str:
 
 
 def judge(event: Event) -> Finding | None:
-    """Return the finding of an SXID event, or None where the catalogue ignores it."""
+    """Return the finding of an SXID event; of severity None where the catalogue ignores it."""
     if event.sxid is None:
         return None
     row = _row(event.sxid, event.fatal, event.wanted)
-    if row.severity is Severity.NONE:
-        return None
     return Finding(
         code(event.sxid),
         row.severity,

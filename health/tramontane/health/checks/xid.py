@@ -27,18 +27,18 @@ def code(xid: int) -> str:
 
 
 def judge(event: Event, *, asked: bool = True) -> Finding | None:
-    """Return the finding of an XID event, or None where the catalogue ignores it.
+    """Return the finding of an XID event; of severity None where the catalogue ignores it.
 
-    `asked`: the driver tells its recovery action (NVML field 230); otherwise the line of XID 154
-    that carries it is all there is.
+    None for an XID 154 that says nothing new. `asked`: the driver tells its recovery action (NVML
+    field 230); otherwise the line of XID 154 that carries it is all there is.
     """
     if event.xid is None:
         return None
     row = _row(event.xid, event.fatal, event.wanted)
     if event.xid == RECOVERY_ACTION:
         row = _recovery(event, row, asked=asked)
-    if row.severity is Severity.NONE:
-        return None
+        if row.severity is Severity.NONE:
+            return None
     return Finding(
         code(event.xid),
         row.severity,

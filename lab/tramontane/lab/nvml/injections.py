@@ -81,6 +81,7 @@ def _fabric(mask: int) -> Change:
 _INFO, _DEGRADED, _FATAL = Severity.INFO, Severity.DEGRADED, Severity.FATAL
 _NONE, _DRAIN, _RESET = Action.NONE, Action.DRAIN, Action.RESET
 _REBOOT, _INSPECT, _REPLACE = Action.REBOOT, Action.INSPECT, Action.REPLACE
+_RELOADED_S = 300.0  # a driver that is not back by then is not being reloaded
 _DOWN_LINK = tuple(int(link != 7) for link in range(18))  # noqa: PLR2004 -- any link
 
 INJECTIONS: Mapping[str, tuple[Injection, ...]] = MappingProxyType(
@@ -89,9 +90,18 @@ INJECTIONS: Mapping[str, tuple[Injection, ...]] = MappingProxyType(
             Injection(
                 lambda state: replace(state, init_error=9),
                 "nvml-driver-not-loaded",
+                _DEGRADED,
+                _DRAIN,
+                gpu=None,
+            ),
+            Injection(
+                lambda state: replace(state, init_error=9),
+                "nvml-driver-not-loaded",
                 _FATAL,
                 _REBOOT,
                 gpu=None,
+                times=2,
+                every_s=_RELOADED_S,
             ),
             Injection(
                 lambda state: replace(state, init_error=18),
@@ -99,6 +109,8 @@ INJECTIONS: Mapping[str, tuple[Injection, ...]] = MappingProxyType(
                 _FATAL,
                 _REBOOT,
                 gpu=None,
+                times=2,
+                every_s=_RELOADED_S,
             ),
             Injection(
                 lambda state: replace(state, init_error=999),

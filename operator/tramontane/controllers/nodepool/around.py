@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from tramontane.api.blade import Release
 from tramontane.controllers.nodepool.works import Want, WorkPod
 
+_MOST_NAMED = 5
+
 
 @dataclass(frozen=True, slots=True)
 class GroupResult:
@@ -44,10 +46,13 @@ class Around:
     Attributes:
         boot_id: of the report; empty where it has none.
         born_at: when its Node was created.
-        busy: a gang has a seat on it, or a pod there; `jobs`: whose.
+        busy: a gang has a seat on it, or a pod uses it; `users`: which, `namespace/name`.
+        strangers: those pods whose controllers read no Blade: nobody else makes them leave.
         works: its work pods that are not being deleted.
         collective: what the tests of its groups have shown (groups.py).
         idle_slot: whether one more idle blade may run its burn-in again.
+        watches: the pool only watches (mode DryRun or Off): no repair begins.
+        breaker_open: the pool's breaker is open: no repair begins until a person closes it.
     """
 
     name: str
@@ -57,11 +62,19 @@ class Around:
     reported: bool = False
     unknown_after_s: float = 90.0
     busy: bool = False
-    jobs: tuple[str, ...] = ()
+    users: tuple[str, ...] = ()
+    strangers: tuple[str, ...] = ()
     works: tuple[WorkPod, ...] = ()
     collective: Collective = UNTESTED
     release: Release | None = None
     idle_slot: bool = False
+    watches: bool = False
+    breaker_open: bool = False
+
+    @property
+    def leaving(self) -> str:
+        """Return who must leave first, for a message."""
+        return ", ".join(self.users[:_MOST_NAMED]) or "the work on it"
 
     def work(self, want: Want) -> WorkPod | None:
         """Return the pod of a want, if it is there."""

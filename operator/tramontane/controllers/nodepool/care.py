@@ -33,6 +33,7 @@ class Care:
         soak_s: time that all passive checks must be clean.
         repeat_idle_s: how often idle blades run the burn-in again; 0: never.
         attempts: failed repairs of one fault before RMA.
+        drain_timeout_s: how long a drain waits for those who do not know of it.
         reset, reboot: pods that repair; None: nobody can but a person.
     """
 
@@ -41,6 +42,7 @@ class Care:
     collective: Test | None = None
     repeat_idle_s: float = 0.0
     attempts: int = 2
+    drain_timeout_s: float = 1800.0
     reset: Raw | None = None
     reboot: Raw | None = None
 
@@ -70,6 +72,7 @@ def read(pool: NodePool, image: str = "") -> Care:
     remediation = pool.spec.remediation
     repairs = Care(
         attempts=remediation.attempts,
+        drain_timeout_s=parse_duration(remediation.drain.timeout),
         reset=_template(remediation.reset) or (_reset_by(image) if image else None),
         reboot=_template(remediation.reboot),
     )

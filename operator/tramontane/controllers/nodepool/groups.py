@@ -12,17 +12,23 @@ gone, is known to be incomplete and counts no more. What is left goes to the bis
 | all exited 0, bandwidth as asked       | passed                                            |
 | one exited 1, is slow or out of time   | failed: at least one of its blades is bad         |
 | one broke or is missing, none failed   | broken: nothing is learned                        |
+
+A group that broke is tried again, with pauses that grow. One blade whose ports reach nobody breaks
+every group that it is in, so a group that broke three times is split (breaks.py). What no further
+group can decide is said to people (`Round.trouble`).
 """
 
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from tramontane.api import clock
 from tramontane.api.blade import Blade, BladeState
-from tramontane.controllers.nodepool import bisect
+from tramontane.controllers.nodepool import bisect, breaks, qualify
 from tramontane.controllers.nodepool.around import Collective, GroupResult
+from tramontane.controllers.nodepool.breaks import Break, Members
 from tramontane.controllers.nodepool.care import BURN_IN, COLLECTIVE, SOAK, Test
 from tramontane.controllers.nodepool.works import Outcome, WorkPod
 
@@ -31,6 +37,8 @@ _WAIT_FOR_OTHERS_S = 60.0
 # Within this time all pods of a group have been created and seen.
 _GROUP_IS_MADE_S = 15.0
 _MOST_PARTNERS = 64
+_MOST_NAMED = 16
+_NONE: Mapping[Members, Break] = MappingProxyType({})
 _EVIDENCE = "slow or failed in a group of which all others are known to be good"
 _ON_WAY = frozenset({BladeState.QUALIFYING, BladeState.REQUALIFYING})
 
@@ -62,11 +70,13 @@ class Round:
         start: groups to start now, by name.
         finished: groups that have ended, with what they showed; None: nothing.
         blades: what each blade is to be told.
+        trouble: what people must be told: no test will decide it.
     """
 
     start: Mapping[str, tuple[str, ...]]
     finished: Mapping[str, GroupResult | None]
     blades: Mapping[str, Collective]
+    trouble: tuple[str, ...] = ()
 
 
 def candidate(blade: Blade, *, busy: bool) -> Candidate:
@@ -79,7 +89,7 @@ def candidate(blade: Blade, *, busy: bool) -> Candidate:
     results = asked.results if asked is not None else ()
     return Candidate(
         name=blade.metadata.name,
-        waits=on_way and step == COLLECTIVE,
+        waits=on_way and step == COLLECTIVE and qualify.failure(asked) is None,
         since=clock.parse(since) if since else 0.0,
         earlier=on_way and step in {SOAK, BURN_IN},
         idle=status.state is BladeState.HEALTHY and not busy,
@@ -87,8 +97,14 @@ def candidate(blade: Blade, *, busy: bool) -> Candidate:
     )
 
 
-def play(test: Test, candidates: Sequence[Candidate], pods: Iterable[WorkPod], now: float) -> Round:
-    """Return the round: O(blades · results)."""
+def play(
+    test: Test,
+    candidates: Sequence[Candidate],
+    pods: Iterable[WorkPod],
+    now: float,
+    broken: Mapping[Members, Break] = _NONE,
+) -> Round:
+    """Return the round: O(blades · results). `broken`: the groups that broke, and how often."""
     running = _by_group(pods)
     finished = {
         group: _result(group, members, test)
@@ -105,10 +121,52 @@ def play(test: Test, candidates: Sequence[Candidate], pods: Iterable[WorkPod], n
     known_good = (bisect.GroupTest(frozenset(partners), passed=True),) if partners else ()
     planned = bisect.plan((*names, *partners), (*tests, *known_good), test.group_size)
     good = dict.fromkeys(planned.cleared, True) | dict.fromkeys(planned.condemned, False)
+    asked = tuple(breaks.split(planned.groups, broken, partners, planned.cleared))
+    paused = {members for members in asked if _is_paused(members, broken)}
     start = {}
     if not running and _is_time(candidates, waiting, test, now):
-        start = {_name(members, tests): members for members in planned.groups}
-    return Round(start, finished, _told(good, in_group, finished, start, names))
+        start = {_name(members, tests): members for members in asked if members not in paused}
+    told = _told(good, in_group, finished, start, names)
+    for members in paused:
+        why = breaks.why(broken[frozenset(members)])
+        for name in members:
+            if name in told and not told[name].group:
+                told[name] = replace(told[name], waits_for=f"another try: its group {why}")
+    return Round(start, finished, told, _trouble(planned, candidates, asked, broken))
+
+
+def _is_paused(members: Sequence[str], broken: Mapping[Members, Break]) -> bool:
+    known = broken.get(frozenset(members))
+    return known is not None and known.paused
+
+
+def _trouble(
+    planned: bisect.Plan,
+    candidates: Iterable[Candidate],
+    asked: Iterable[Sequence[str]],
+    broken: Mapping[Members, Break],
+) -> tuple[str, ...]:
+    """Return what no group to come decides, and why."""
+    failed = {one.name for one in candidates if not all(one.results.values())}
+    unclear = sorted(planned.undecided & failed)
+    said = []
+    if unclear:
+        said.append(
+            f"collective: no test can tell which of {_named(unclear)} are bad: no group of theirs "
+            "passed; free a good blade of the pool to test them with, or look at them"
+        )
+    said += [
+        f"collective: {_named(group)} failed together, and each of them passed with others; look "
+        "at what is between them (switch, cables), and for a fault that comes and goes"
+        for group in planned.contradicted
+    ]
+    return (*said, *breaks.trouble(asked, broken, planned.cleared))
+
+
+def _named(names: Iterable[str]) -> str:
+    every = sorted(names)
+    more = f" and {len(every) - _MOST_NAMED} more" if len(every) > _MOST_NAMED else ""
+    return ", ".join(every[:_MOST_NAMED]) + more
 
 
 def _told(

@@ -6,8 +6,8 @@ the other six, as far as an operator's own records have them, make the score her
 
 | signal       | Meta's                   | ours, of Blade.status.incidents          | full | part |
 |--------------|--------------------------|------------------------------------------|------|------|
-| quarantines  | times out of scheduling  | quarantines by a fault                   |    5 | 0.30 |
-| job_failures | multi-node job failures  | jobs on it when quarantined, summed      |    5 | 0.20 |
+| outages      | times out of scheduling  | quarantines by a fault, losses under work|    5 | 0.30 |
+| job_failures | multi-node job failures  | jobs on it when that happened, summed    |    5 | 0.20 |
 | recurrence   | single-node failure rate | the same code on the same GPU again      |    2 | 0.20 |
 | jobs         | single-node job failures | different jobs among them                |    4 | 0.10 |
 | codes        | distinct XIDs            | different fault codes                    |    4 | 0.10 |
@@ -27,6 +27,9 @@ from dataclasses import dataclass
 
 from tramontane.api import clock
 from tramontane.api.blade import Action, BladeState, BladeStatus, History, Incident
+
+# Code of the incident of a node that was lost under work.
+NODE_LOST = "node-lost"
 
 _DAY_S = 86_400.0
 WINDOW_S = 28 * _DAY_S
@@ -61,7 +64,7 @@ _OUT_ALREADY = frozenset(
 class Signals:
     """What the score is made of; see the module."""
 
-    quarantines: int = 0
+    outages: int = 0
     job_failures: int = 0
     recurrence: int = 0
     jobs: int = 0
@@ -71,7 +74,7 @@ class Signals:
 
 # Signal to the value at which it is full, and its part of the score.
 _PARTS = {
-    "quarantines": (5, 0.30),
+    "outages": (5, 0.30),
     "job_failures": (5, 0.20),
     "recurrence": (2, 0.20),
     "jobs": (4, 0.10),
@@ -86,7 +89,7 @@ def of(incidents: Iterable[Incident], now: float) -> History:
     found = signals(recent)
     return History(
         incidents28d=len(recent),
-        quarantines28d=found.quarantines,
+        quarantines28d=sum(map(is_quarantine, recent)),
         job_failures28d=found.job_failures,
         lemon_score=f"{score(found):.2f}",
     )
@@ -96,10 +99,10 @@ def signals(incidents: Iterable[Incident]) -> Signals:
     """Return the six signals of a record."""
     every = tuple(incidents)
     faults = [one for one in every if one.code]
-    out = [one for one in faults if is_quarantine(one)]
+    out = [one for one in faults if is_outage(one)]
     again = Counter((one.code, one.gpu) for one in out)
     return Signals(
-        quarantines=len(out),
+        outages=len(out),
         job_failures=sum(len(one.jobs) for one in out),
         recurrence=max(again.values(), default=1) - 1,
         jobs=len({job for one in out for job in one.jobs}),
@@ -126,6 +129,11 @@ def is_lemon(history: History | None, threshold: float = LEMON_SCORE) -> bool:
 def is_quarantine(one: Incident) -> bool:
     """Return whether a fault took the blade out. Not so the memory that was made up anew."""
     return bool(one.code) and one.to is BladeState.QUARANTINED and one.from_ is not one.to
+
+
+def is_outage(one: Incident) -> bool:
+    """Return whether a fault, or the loss of its node under work, took the blade out."""
+    return is_quarantine(one) or one.code == NODE_LOST
 
 
 def takes_capacity(before: BladeState | None) -> bool:
@@ -157,7 +165,7 @@ def failures(incidents: Iterable[Incident], now: float) -> int:
     with it the number of spares, must not rise with every delivery.
     """
     recent = _since(incidents, now - WINDOW_S)
-    return sum(is_quarantine(one) and takes_capacity(one.from_) for one in recent)
+    return sum(is_outage(one) and takes_capacity(one.from_) for one in recent)
 
 
 def failure_rate(failed: int, blade_days: float) -> float | None:

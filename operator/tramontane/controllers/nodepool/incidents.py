@@ -8,23 +8,29 @@ cleared before its incident is closed. So it is kept in the API, not in a proces
 |----------------------------------------------|-------------------------------------------------|
 | Degraded or Fatal fault, none open           | one more, from the state before to the one after|
 | the same, one open, blade now quarantined    | the open one goes to Quarantined                |
+| the same, one open, a person released since  | that one `released by anna: new fan`; one more  |
 | fault gone, window running                   | as it is                                        |
 | fault gone, window over, blade works again   | outcome `clean for 10m`, `reboot, back in 14m`  |
 | fault gone, blade in repair or qualification | as it is                                        |
 | fault gone, a person released the blade since| outcome `released by anna: new fan`             |
 | held                                         | one more, without a code                        |
 | hold ended                                   | outcome `hold ended`                            |
-| blade unreachable, or no report              | as it is                                        |
+| Lost, and work is on it                      | one more, `node-lost`                           |
+| not Lost any more                            | outcome of that one `back in 14m`               |
+| blade unreachable, or no report              | otherwise as it is                              |
 
-At most 20 are kept. The newest are last.
+A node that is lost is no fault that must clear: its incident counts, and is no memory. At most 20
+incidents are kept. The newest are last.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import floor
 
 from tramontane.api import clock
 from tramontane.api.blade import MAX_INCIDENTS, BladeRepair, BladeState, Incident, Release, Severity
 from tramontane.api.quantity import format_duration
+from tramontane.controllers.nodepool.history import NODE_LOST
 from tramontane.controllers.nodepool.state import Decision, Signs
 from tramontane.controllers.nodepool.verdict import milder
 
@@ -52,7 +58,8 @@ class Context:
 
 def open_fault(record: Record) -> Incident | None:
     """Return the incident of a fault that has not cleared, or None."""
-    return next((one for one in reversed(record) if one.outcome is None and one.code), None)
+    codes = {None, "", NODE_LOST}
+    return next((o for o in reversed(record) if o.outcome is None and o.code not in codes), None)
 
 
 def open_hold(record: Record) -> Incident | None:
@@ -73,6 +80,7 @@ def lost_memory(code: str, now: float) -> Incident:
 def follow(record: Record, signs: Signs, decision: Decision, context: Context) -> Record:
     """Return the record after a decision. The same decision again gives the same record."""
     record = _holds(record, signs, decision, context)
+    record = _losses(record, signs, decision, context)
     # Only a blade that speaks tells anything of its faults.
     if not signs.reported or decision.severity is Severity.UNKNOWN:
         return record
@@ -84,6 +92,10 @@ def follow(record: Record, signs: Signs, decision: Decision, context: Context) -
         outcome = _outcome(current, context, signs.now)
         return _replaced(record, current, {"outcome": outcome})
     quarantined = decision.by_fault
+    if current is not None and _is_released(current, signs):
+        # The word ended that one; what is wrong still must clear by itself.
+        record = _replaced(record, current, {"outcome": _outcome(current, context, signs.now)})
+        current = None
     if current is None:
         opened = Incident(
             at=clock.utc(signs.now),
@@ -103,6 +115,17 @@ def follow(record: Record, signs: Signs, decision: Decision, context: Context) -
     return record
 
 
+def _is_released(fault: Incident, signs: Signs) -> bool:
+    """Return whether a person released the blade after the fault began; in whole seconds."""
+    at = signs.released_at
+    return (
+        at is not None
+        and at <= signs.now
+        and bool(fault.at)
+        and clock.parse(fault.at or "") < floor(at)
+    )
+
+
 def _holds(record: Record, signs: Signs, decision: Decision, context: Context) -> Record:
     held = open_hold(record)
     if signs.hold is None and held is not None:
@@ -110,6 +133,24 @@ def _holds(record: Record, signs: Signs, decision: Decision, context: Context) -
     if signs.hold is not None and held is None and decision.state is BladeState.QUARANTINED:
         opened = Incident(
             at=clock.utc(signs.now),
+            from_=context.before,
+            to=decision.state,
+            jobs=context.jobs,
+        )
+        return (*record, opened)[-MAX_INCIDENTS:]
+    return record
+
+
+def _losses(record: Record, signs: Signs, decision: Decision, context: Context) -> Record:
+    lost = next((o for o in reversed(record) if o.outcome is None and o.code == NODE_LOST), None)
+    is_lost = decision.state is BladeState.LOST
+    if lost is not None and not is_lost:
+        lasted = format_duration(max(0.0, signs.now - clock.parse(lost.at or "")))
+        return _replaced(record, lost, {"outcome": f"back in {lasted}"})
+    if lost is None and is_lost and signs.busy and context.before is not BladeState.LOST:
+        opened = Incident(
+            at=clock.utc(signs.now),
+            code=NODE_LOST,
             from_=context.before,
             to=decision.state,
             jobs=context.jobs,

@@ -7,18 +7,32 @@ is Blade.status: `qualification`, `repair`, `incidents`. Rows are tried from the
 |-------------------------------|-------------------------------|----------------------------------|
 | no report yet                 | new, pool qualifies           | Delivered, until unknownAfter    |
 | Lost, Unknown, held           | any                           | as it says; memory is kept       |
-| any                           | given up                      | RMA, until a person releases it  |
+| any                           | in RMA                        | RMA, until a person releases it  |
+| any, in a pool that watches   | a repair runs                 | Repairing: it ends, none follows |
+| any, in a pool that watches   | another repair                | as it says; that one is forgotten|
 | Quarantined                   | worked until now              | Quarantined                      |
-| Quarantined                   | a gang holds the blade        | Draining                         |
+| Quarantined                   | in use                        | Draining                         |
+| Quarantined, the breaker open | free                          | Quarantined: no repair begins    |
 | Quarantined, Reset or Reboot  | free                          | Repairing (repair.py)            |
+| Quarantined, Replace          | free                          | RMA                              |
 | Quarantined, anything else    | free                          | Quarantined: clears, or a person |
+| Healthy, Suspect              | not repaired as asked, in use | Draining                         |
 | Healthy, Suspect              | not repaired as asked         | Repairing: gone is not repaired  |
 | Healthy, Suspect              | steps to pass, new            | Qualifying (qualify.py)          |
 | Healthy, Suspect              | steps to pass, was quarantined| Requalifying                     |
 | Healthy, Suspect              | none                          | as it says                       |
 
-A release by a person ends a repair, an RMA and a failed test that are older than it; then the
-blade qualifies anew, or with `skipBurnIn` works at once.
+In use is a blade with a seat of a gang or a pod on it. A repair that has begun is not stopped by
+that. A pool watches in mode DryRun or Off.
+
+What a person's release, or the end of a hold, makes of the memory:
+
+| what it ends                                | in use, or `skipBurnIn` | else             |
+|---------------------------------------------|-------------------------|------------------|
+| an older repair, RMA, failed test           | works at once           | qualifies anew   |
+| a hold                                      | as it was               | qualifies anew   |
+
+What is still wrong stays wrong (verdict.py): a release is no repair.
 """
 
 from dataclasses import dataclass, replace
@@ -36,12 +50,12 @@ from tramontane.api.blade import (
 )
 from tramontane.api.names import Work
 from tramontane.api.reasons import BladeReason
-from tramontane.controllers.nodepool import history, qualify, repair
+from tramontane.controllers.nodepool import history, incidents, qualify, repair
 from tramontane.controllers.nodepool.around import Around
 from tramontane.controllers.nodepool.care import BURN_IN, COLLECTIVE, Care
 from tramontane.controllers.nodepool.qualify import Way
-from tramontane.controllers.nodepool.state import Decision
-from tramontane.controllers.nodepool.verdict import Finding, milder
+from tramontane.controllers.nodepool.state import Decision, Signs, severity_of
+from tramontane.controllers.nodepool.verdict import Finding, milder, worse
 from tramontane.controllers.nodepool.works import Outcome, Want, name_of
 
 # States of a blade that a fault has taken out.
@@ -53,6 +67,10 @@ OUT = frozenset(
         BladeState.RMA,
     }
 )
+# Where a blade may be out for a fault that asks for Replace, and is not given up yet.
+_NOT_YET_RMA = frozenset({BladeState.QUARANTINED, BladeState.DRAINING})
+# How often those are asked again to leave who should have left.
+_ASK_AGAIN_S = 30.0
 _BAD = {BURN_IN: BladeReason.BURN_IN_FAILED, COLLECTIVE: BladeReason.COLLECTIVE_FAILED}
 _CODES = {BURN_IN: "burn-in-failed", COLLECTIVE: "collective-failed"}
 
@@ -74,6 +92,7 @@ class Life:
 
     Attributes:
         keep: leave work pods as they are; `want` says nothing then.
+        overdue: pods that should have left by now, and that nobody else makes leave (drain.py).
     """
 
     decision: Decision
@@ -81,6 +100,7 @@ class Life:
     repair: BladeRepair | None
     want: Want | None = None
     keep: bool = False
+    overdue: tuple[str, ...] = ()
 
 
 def begin(memory: Memory, care: Care, now: float) -> Memory:
@@ -97,17 +117,25 @@ def fresh(care: Care, now: float) -> BladeQualification | None:
     return BladeQualification(step=care.steps[0], started_at=clock.utc(now))
 
 
-def released(memory: Memory, care: Care, release: Release | None, now: float) -> Memory:
-    """Return the memory after a person's word that the blade may work again."""
-    if release is None or not release.at:
+def released(memory: Memory, care: Care, release: Release | None, signs: Signs) -> Memory:
+    """Return the memory of the module's second table.
+
+    Under work nothing is tested: the work proves more than a test, and would be moved for it.
+    """
+    at = clock.parse(release.at) if release is not None and release.at else None
+    begun = _begun(memory, release) if release is not None else None
+    if release is not None and at is not None and begun is not None and begun <= at:
+        at_once = signs.busy or release.skip_burn_in
+        again = None if at_once else fresh(care, signs.now)
+        state = BladeState.REQUALIFYING if memory.state is BladeState.RMA else memory.state
+        return replace(memory, state=state, qualification=again, repair=None)
+    held = incidents.open_hold(memory.incidents)
+    if held is None or signs.hold is not None or signs.busy:
         return memory
-    at = clock.parse(release.at)
-    begun = _begun(memory, release)
-    if begun is None or at < begun:
+    skips = release is not None and release.skip_burn_in
+    if skips and (at is None or not held.at or clock.parse(held.at) <= at):
         return memory
-    again = None if release.skip_burn_in else fresh(care, now)
-    state = BladeState.REQUALIFYING if memory.state is BladeState.RMA else memory.state
-    return replace(memory, state=state, qualification=again, repair=None)
+    return replace(memory, qualification=fresh(care, signs.now) or memory.qualification)
 
 
 def _begun(memory: Memory, release: Release) -> float | None:
@@ -164,6 +192,8 @@ def live(around: Around, memory: Memory, care: Care, decision: Decision) -> Life
     """Return the state of the module's table, the memory after it, and the work pod wanted."""
     keep = Life(decision, memory.qualification, memory.repair, keep=True)
     given_up = memory.repair is not None and memory.repair.action is Action.REPLACE
+    if around.watches and memory.state in _NOT_YET_RMA:
+        given_up = False
     if decision.reason is BladeReason.HELD_BY_PERSON:
         return replace(keep, keep=False)
     if decision.state is BladeState.LOST:
@@ -172,6 +202,11 @@ def live(around: Around, memory: Memory, care: Care, decision: Decision) -> Life
         return _delivered(around, memory, keep)
     if given_up or (decision.by_fault and decision.state is BladeState.QUARANTINED):
         return _out(around, memory, care, decision)
+    if around.watches and memory.repair is not None:
+        running = repair.end(around, memory.repair, decision)
+        if running is not None:
+            return Life(running.decision, memory.qualification, running.repair, running.want)
+        memory = replace(memory, repair=None)
     return _works(around, memory, care, decision)
 
 
@@ -194,18 +229,44 @@ def _delivered(around: Around, memory: Memory, keep: Life) -> Life:
 def _out(around: Around, memory: Memory, care: Care, decision: Decision) -> Life:
     """A fault has taken the blade out."""
     known = memory.repair or repair.begin(decision, around.boot_id, around.now)
-    if memory.state not in OUT and memory.state is not BladeState.REQUALIFYING:
+    was_out = memory.state in OUT or memory.state is BladeState.REQUALIFYING
+    if memory.repair is None and not was_out:
         return Life(decision, memory.qualification, known)
-    if known.action is not Action.REPLACE and around.busy:
-        jobs = ", ".join(around.jobs) or "pods of a gang"
-        draining = replace(
-            decision,
-            state=BladeState.DRAINING,
-            message=f"{decision.message}; until {jobs} has left",
-        )
-        return Life(draining, memory.qualification, known)
+    if memory.state is BladeState.RMA:  # given up before the breaker opened, or before a pod came
+        around = replace(around, busy=False, breaker_open=False)
+    if around.busy and known.started_at is None:
+        return _draining(around, memory, known, care, decision)
     step = repair.advance(around, known, care, decision)
     return Life(step.decision, memory.qualification, step.repair, step.want)
+
+
+def _draining(
+    around: Around, memory: Memory, known: BladeRepair, care: Care, decision: Decision
+) -> Life:
+    """Work is on the blade: whatever is to be done waits until it has left.
+
+    The verdict stays the fault's, also when that is gone meanwhile: it says when running work
+    leaves (drain.onFatal, drain.onDegraded), and the repair is still to come.
+    """
+    fault = incidents.open_fault(memory.incidents)
+    severity = worse(decision.severity, severity_of(fault) if fault is not None else Severity.NONE)
+    since = memory.state_since if memory.state is BladeState.DRAINING else around.now
+    left_s = (since or around.now) + care.drain_timeout_s - around.now
+    what = decision.message or f"{known.code or 'the fault'} is gone, but not repaired"
+    again_s = left_s if left_s > 0 else _ASK_AGAIN_S
+    draining = replace(
+        decision,
+        state=BladeState.DRAINING,
+        reason=decision.reason or BladeReason.HARDWARE_FAULT,
+        message=f"{what}; until {around.leaving} has left",
+        severity=severity,
+        action=decision.action if decision.action is not Action.NONE else known.action,
+        by_fault=True,
+        clearing=decision.clearing or not decision.by_fault,
+        after_s=again_s if decision.after_s is None else min(again_s, decision.after_s),
+    )
+    overdue = around.strangers if left_s <= 0 else ()
+    return Life(draining, memory.qualification, known, overdue=overdue)
 
 
 def _works(around: Around, memory: Memory, care: Care, decision: Decision) -> Life:
@@ -214,6 +275,8 @@ def _works(around: Around, memory: Memory, care: Care, decision: Decision) -> Li
     if known is not None:
         if not repair.is_proven(known, around.boot_id):
             gone = replace(decision, clearing=True)
+            if around.busy and known.started_at is None:
+                return _draining(around, memory, known, care, gone)
             step = repair.advance(around, known, care, gone)
             return Life(step.decision, asked, step.repair, step.want)
         if memory.state in OUT:

@@ -32,7 +32,7 @@ from tramontane.api.names import (
 )
 from tramontane.api.nodepool import RemediationMode
 from tramontane.controllers.informers import Node
-from tramontane.controllers.nodepool import history, incidents, life, nodepatch, repair
+from tramontane.controllers.nodepool import history, incidents, life, nodepatch, repair, verdict
 from tramontane.controllers.nodepool.life import Life
 from tramontane.controllers.nodepool.policy import Policy
 from tramontane.controllers.nodepool.sight import (
@@ -106,6 +106,7 @@ class Plan:
         status: the Blade's status to apply, without the report.
         delete: whether the Blade is to be deleted.
         want: the work pod that the blade must have; all others go, unless `keep`.
+        overdue: pods that should have left the blade by now.
         labels, taint: what `node` was made of, to make it anew if the Node has changed.
     """
 
@@ -120,6 +121,7 @@ class Plan:
     decision: Decision | None = None
     want: Want | None = None
     keep: bool = False
+    overdue: tuple[str, ...] = ()
     reported: bool = False
     note: Note | None = None
 
@@ -175,8 +177,9 @@ def _keep(sight: Sight, policy: Policy, rule: Callable[[Decision], Ruling]) -> P
     release = blade.spec.release if blade is not None else None
     signs = signs_of(sight, policy, annotations)
     memory = life.begin(_memory(sight, old), policy.care, sight.now)
-    memory = life.released(memory, policy.care, release, sight.now)
+    memory = life.released(memory, policy.care, release, signs)
     own = life.own_finding(memory, release, sight.now)
+    own = verdict.ruled(own, policy.rules) if own is not None else None
     if own is not None and signs.reported:
         signs = replace(signs, finding=life.both(signs.finding, own))
     prior = Prior(old.state, incidents.open_fault(memory.incidents))
@@ -206,6 +209,7 @@ def _keep(sight: Sight, policy: Policy, rule: Callable[[Decision], Ruling]) -> P
         decision=decision,
         want=lived.want,
         keep=lived.keep,
+        overdue=lived.overdue,
         reported=signs.reported,
         note=_note(old, decision),
     )

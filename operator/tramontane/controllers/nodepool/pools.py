@@ -7,12 +7,13 @@ little however big the pool is, and is written at most once a second unless a co
 from collections.abc import Callable
 
 from tramontane.api import clock as api_clock
-from tramontane.api.names import API_VERSION, MANAGER_OPERATOR
+from tramontane.api.names import API_VERSION, LABEL_JOB, MANAGER_OPERATOR
 from tramontane.api.nodepool import BreakerState, BreakerStatus, NodePool, NodePoolStatus
 from tramontane.api.reasons import BladeReason
 from tramontane.controllers import metrics
 from tramontane.controllers.nodepool import breaker, groups
 from tramontane.controllers.nodepool import status as pool_status
+from tramontane.controllers.nodepool.life import OUT
 from tramontane.controllers.nodepool.policy import Policy, Usual, usual_of
 from tramontane.controllers.nodepool.shared import Shared
 from tramontane.kube.resources import NODEPOOLS
@@ -36,6 +37,7 @@ class Pools:
         self._windows: dict[str, breaker.Window] = {}
         self._usual: dict[str, Usual] = {}
         self._compared_s: dict[str, float] = {}
+        self._troubles: dict[str, set[str]] = {}
         self._looked_s: dict[str, float] = {}
         self._wrote_s: dict[str, float] = {}
 
@@ -47,7 +49,7 @@ class Pools:
         """Write the pool's status if it says something new."""
         pool, policy = self._hall.informers.pools.cache.get(name), self._hall.members.policy(name)
         if pool is None or policy is None:
-            for kept in (self._windows, self._usual, self._compared_s):
+            for kept in (self._windows, self._usual, self._compared_s, self._troubles):
                 kept.pop(name, None)
             self._looked_s.pop(name, None)
             self._wrote_s.pop(name, None)
@@ -101,6 +103,17 @@ class Pools:
         ]
         for blade in await self._hall.works.play(policy, candidates, blades, self._hall.clock()):
             self._again(blade)
+        self._tell_trouble(name)
+
+    def _tell_trouble(self, name: str) -> None:
+        """Raise an event, once, for what no test of groups will decide."""
+        if not self._hall.works.is_testing(name):
+            self._troubles.pop(name, None)
+        said = self._troubles.setdefault(name, set())
+        for text in self._hall.works.trouble(name):
+            if text not in said:
+                said.add(text)
+                self._say(name, BladeReason.COLLECTIVE_FAILED, text, "Qualify")
 
     def _look_at_pool(self, pool: NodePool, policy: Policy) -> pool_status.PoolSight:
         name, made = policy.pool, self._hall.informers.blades.cache
@@ -157,13 +170,18 @@ class Pools:
         was = {c.type for c in pool.status.conditions if c.status == "True"}
         for one in status.conditions:
             if one.type in _ALARMS and one.status == "True" and one.type not in was:
-                regarding = {
-                    "apiVersion": API_VERSION,
-                    "kind": "NodePool",
-                    "name": pool.metadata.name,
-                    "uid": pool.metadata.uid or "",
-                }
-                self._hall.recorder.record(regarding, "Warning", one.reason, one.message, one.type)
+                self._say(pool.metadata.name, one.reason, one.message, one.type)
+
+    def _say(self, name: str, reason: str, text: str, action: str) -> None:
+        """Raise an event for people."""
+        pool = self._hall.informers.pools.cache[name]
+        regarding = {
+            "apiVersion": API_VERSION,
+            "kind": "NodePool",
+            "name": name,
+            "uid": pool.metadata.uid or "",
+        }
+        self._hall.recorder.record(regarding, "Warning", reason, text, action)
 
     def breaker(self, name: str) -> tuple[breaker.Window, breaker.Rule]:
         """Return the pool's breaker; at first sight as its blades' records have it."""
@@ -193,14 +211,33 @@ class Pools:
             closed_at=breaker.closed_at(pool.metadata.annotations),
         )
         if was_open and not window.is_open:
-            for halted in self._halted(name):
-                self._again(halted)
+            for blade in self._hall.informers.blades.by_index("pool", name):
+                if blade.status.state in OUT or blade.status.reason is BladeReason.BREAKER_OPEN:
+                    self._again(blade.metadata.name)
         return status
 
     def guests(self, name: str) -> tuple[str, ...]:
-        """Return the pods of gangs that hold something of the blade."""
-        pods = self._hall.informers.pods.by_index("node", name)
-        return tuple(sorted(pod.key for pod in pods if not pod.finished))
+        """Return the pods that use the blade: of gangs, and others that hold GPUs."""
+        gangs = self._hall.informers.pods.by_index("node", name)
+        others = self._hall.informers.others.by_index("node", name)
+        return tuple(
+            sorted([*(pod.key for pod in gangs if not pod.finished), *(pod.key for pod in others)])
+        )
+
+    def strangers(self, name: str) -> tuple[str, ...]:
+        """Return those of them that have no TrainingJob and are not leaving yet."""
+        gangs = self._hall.informers.pods.by_index("node", name)
+        others = self._hall.informers.others.by_index("node", name)
+        foreign = (
+            pod.key
+            for pod in gangs
+            if LABEL_JOB not in pod.labels and not pod.finished and not pod.deleting
+        )
+        return tuple(sorted([*foreign, *(pod.key for pod in others if not pod.deleting)]))
+
+    def is_halted(self, name: str) -> bool:
+        """Return whether the pool's breaker is open."""
+        return self.breaker(name)[0].is_open
 
     def has_idle_slot(self, pool: str) -> bool:
         """Return whether one more idle blade may be tested: a few at a time, capacity first."""

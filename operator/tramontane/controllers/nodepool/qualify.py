@@ -10,18 +10,23 @@ qualification, and is from then on a fault of the blade (life.own_finding).
 | collective | its groups show that it is good (groups.py)     | they show that it is bad       |
 
 A pod that broke says nothing of the blade: it is tried three times at once, then every 10 minutes
-with a message that tells what is wrong with it.
+with a message that tells what is wrong with it. A pod is not made while work is on the blade.
+
+A blade that failed is Quarantined by that. Where it is not, because the pool only watches, it is
+tested no further: no test is remediation, and what has not passed does not work. Where a rule of
+the pool makes light of the failure, the next step follows.
 """
 
 from dataclasses import dataclass, replace
 
 from tramontane.api import clock
-from tramontane.api.blade import BladeQualification, BladeState, StepResult
+from tramontane.api.blade import BladeQualification, BladeState, Severity, StepResult
 from tramontane.api.names import Work
 from tramontane.api.quantity import format_duration
 from tramontane.controllers.nodepool.around import Around, GroupResult
-from tramontane.controllers.nodepool.care import BURN_IN, COLLECTIVE, SOAK, Care
+from tramontane.controllers.nodepool.care import BURN_IN, COLLECTIVE, SOAK, Care, Test
 from tramontane.controllers.nodepool.state import Decision
+from tramontane.controllers.nodepool.verdict import milder
 from tramontane.controllers.nodepool.works import Outcome, Want, WorkPod, name_of
 
 _MOST_TRIES = 3
@@ -64,6 +69,10 @@ def with_result(asked: BladeQualification, result: StepResult) -> BladeQualifica
 
 def advance(way: Way, asked: BladeQualification) -> OnWay:
     """Return the next step of the module's table, at most one result further."""
+    if failure(asked) is not None:
+        if milder(way.decision.severity, Severity.DEGRADED):
+            return _next(way, asked)
+        return OnWay(replace(way.decision, state=way.state), asked)
     step = asked.step
     if step not in way.care.steps:  # the pool has changed its mind
         return _next(way, asked)
@@ -91,30 +100,34 @@ def _soak(way: Way, asked: BladeQualification) -> OnWay:
 
 
 def _burn_in(way: Way, asked: BladeQualification) -> OnWay:
-    test = way.care.burn_in
+    test, now = way.care.burn_in, way.around.now
     assert test is not None
     assert asked.step_since is not None
     token = f"{int(clock.parse(asked.step_since)):x}-{asked.tries}"
     want = Want(Work.BURN_IN, name_of(Work.BURN_IN, way.around.name, token))
     pod = way.around.work(want)
     if asked.tries >= _MOST_TRIES:
-        left_s = clock.parse(asked.step_since) + _TRY_AGAIN_S - way.around.now
+        left_s = clock.parse(asked.step_since) + _TRY_AGAIN_S - now
         if left_s > 0:
             text = f"burnIn broke {asked.tries} times, which says nothing of the blade; see its pod"
             return _still(way, asked, text, after_s=left_s)
-        anew = asked.model_copy(update={"tries": 0, "step_since": clock.utc(way.around.now)})
+        anew = asked.model_copy(update={"tries": 0, "step_since": clock.utc(now)})
         return _still(way, anew, "burnIn is tried again", after_s=0.1)
-    outcome = Outcome.RUNNING
-    if pod is not None:
-        outcome = pod.outcome_at(way.around.now, test.timeout_s)
-    if outcome is Outcome.RUNNING:
+    if pod is None and way.around.busy:
+        return _still(way, asked, f"burnIn waits until {way.around.leaving} has left")
+    outcome = Outcome.RUNNING if pod is None else pod.outcome_at(now, test.timeout_s)
+    if pod is None or outcome is Outcome.RUNNING:
         text = "burnIn runs" if pod is not None else "burnIn starts"
         return _still(way, asked, text, want, after_s=test.timeout_s + 1)
-    assert pod is not None
     if outcome is Outcome.BROKEN:
         more = asked.model_copy(update={"tries": asked.tries + 1})
         return _still(way, more, f"burnIn broke: {pod.evidence}", after_s=0.1)
-    passed = outcome is Outcome.PASSED
+    return _burnt_in(way, asked, pod, test, passed=outcome is Outcome.PASSED)
+
+
+def _burnt_in(
+    way: Way, asked: BladeQualification, pod: WorkPod, test: Test, *, passed: bool
+) -> OnWay:
     late = not passed and pod.outcome is Outcome.RUNNING
     evidence = f"no end after {format_duration(test.timeout_s)}" if late else pod.evidence
     result = _result(way.around, BURN_IN, passed=passed, pod=pod, evidence=evidence)

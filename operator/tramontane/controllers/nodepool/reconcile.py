@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from tramontane.api import clock as api_clock
 from tramontane.api import names
-from tramontane.api.blade import Blade, BladeState, BladeStatus
+from tramontane.api.blade import Blade, BladeState, BladeStatus, Severity
 from tramontane.api.gang import Gang
 from tramontane.api.nodepool import (
     NodePool,
@@ -22,10 +22,11 @@ from tramontane.api.nodepool import (
 )
 from tramontane.api.reasons import BladeReason
 from tramontane.controllers import metrics
-from tramontane.controllers.informers import Informers, LeaseView, Node, blades_of
+from tramontane.controllers.informers import Informers, LeaseView, Node, OtherPod, blades_of
 from tramontane.controllers.nodepool import history, incidents, life
 from tramontane.controllers.nodepool import status as pool_status
 from tramontane.controllers.nodepool.budget import Ledger, is_out
+from tramontane.controllers.nodepool.drain import Drains
 from tramontane.controllers.nodepool.kubelet import Kubelets
 from tramontane.controllers.nodepool.members import Members
 from tramontane.controllers.nodepool.plan import Plan, plan
@@ -92,6 +93,7 @@ class NodePoolController:
             informers.nodes.cache, lambda node: node.version, monotonic
         )
         self._writer = Writer(client, recorder, self._node, self._blade)
+        self._drains = Drains(client, recorder)
         self._works = Works(client, informers.works, namespace, monotonic)
         shared = Shared(
             client=client,
@@ -115,7 +117,8 @@ class NodePoolController:
         self._informers.blades.add_listener(self._on_blade)
         self._informers.leases.add_listener(self._on_lease)
         self._informers.gangs.add_listener(self._on_gang)
-        self._informers.pods.add_listener(self._on_guest)
+        self._informers.pods.add_listener(self._on_gang_pod)
+        self._informers.others.add_listener(self._on_other_pod)
         self._informers.works.add_listener(self._on_work)
 
     async def run(self, stop: StopEvent) -> None:
@@ -161,7 +164,16 @@ class NodePoolController:
             blade = self._blade.get(name) if not planned.delete else None
             gently = planned.decision is None or planned.decision.state is not BladeState.HEALTHY
             await self._works.ensure(blade, sight.policy, name, planned.want, gently=gently)
+        # 5. Ask those to leave who read no Blade, and should have left.
+        await self._drain(name, planned)
         return planned.decision.after_s if planned.decision is not None else None
+
+    async def _drain(self, name: str, planned: Plan) -> None:
+        decision = planned.decision
+        reason = str(decision.reason) if decision is not None else ""
+        fatal = decision is not None and decision.severity is Severity.FATAL
+        regarding = self._writer.regarding(name)
+        await self._drains.ensure(regarding, reason, planned.overdue, fatal=fatal)
 
     async def _kubelet_at(self, name: str) -> float | None:
         """Return the kubelet's last sign of life, where the agent is silent and it matters."""
@@ -199,9 +211,11 @@ class NodePoolController:
             agent_silence_s=beat.silence_s(now_s) if beat is not None else float("inf"),
             machine_silence_s=beat.machine_silence_s(now_s, kubelet_at) if beat is not None else 0,
             guests=self._pools.guests(name),
+            strangers=self._pools.strangers(name),
             works=self._works.on(name),
             collective=self._works.collective(pool, name),
             idle_slot=self._pools.has_idle_slot(pool),
+            breaker_open=policy is not None and self._pools.is_halted(pool),
         )
 
     def _rule(self, sight: Sight, decision: Decision) -> Ruling:  # noqa: PLR0911 - a table
@@ -349,12 +363,25 @@ class NodePoolController:
             if gang is not None:
                 self.pools.add(gang.spec.pool)
 
-    def _on_guest(self, _key: str, old: PodView | None, new: PodView | None) -> None:
-        """A blade that is out is repaired when the last pod of a gang has left it."""
-        left = old is not None and (new is None or new.finished) and not old.finished
-        blade = self._informers.blades.cache.get(old.node or "") if old is not None else None
-        if left and blade is not None and blade.status.state is not BladeState.HEALTHY:
-            self.blades.add(blade.metadata.name)
+    def _on_gang_pod(self, _key: str, old: PodView | None, new: PodView | None) -> None:
+        before = old.node if old is not None and not old.finished else None
+        after = new.node if new is not None and not new.finished else None
+        self._moved(before, after)
+
+    def _on_other_pod(self, _key: str, old: OtherPod | None, new: OtherPod | None) -> None:
+        self._moved(old.node if old is not None else None, new.node if new is not None else None)
+
+    def _moved(self, before: str | None, after: str | None) -> None:
+        """Look at the blade that a pod has left or come to, where that bears on it.
+
+        A test ends when work comes; a blade that does not work is repaired when the last has left.
+        """
+        for name in {before, after} - {None} if before != after else ():
+            blade = self._informers.blades.cache.get(name or "")
+            if blade is not None and (
+                blade.status.state is not BladeState.HEALTHY or self._works.on(name or "")
+            ):
+                self.blades.add(blade.metadata.name)
 
     def _on_work(self, _key: str, old: WorkPod | None, new: WorkPod | None) -> None:
         for pod in (old, new):

@@ -5,12 +5,14 @@ runs, and the boot in which the fault was. The table, for a blade that nobody us
 
 | rung      | what is                                            | what follows                   |
 |-----------|----------------------------------------------------|--------------------------------|
-| Replace   | any                                                | RMA                            |
+| Replace   | the pool's breaker is open                         | Quarantined until it is closed |
+|           | otherwise                                          | RMA                            |
 | Inspect   | any                                                | Quarantined; a person must look|
 | Drain, …  | any                                                | Quarantined until it clears    |
 | Reset, Reboot | done, and the fault is gone                    | Repairing until it clears      |
 |           | done a moment ago                                  | Repairing: the agent looks anew|
 |           | a repair runs                                      | Repairing, its pod wanted      |
+|           | the pool's breaker is open                         | Quarantined until it is closed |
 |           | `attempts` repairs did not help                    | RMA, RepairFailed              |
 |           | no pod for this rung                               | Repairing; a person must do it |
 |           | otherwise                                          | Repairing, one more attempt    |
@@ -18,6 +20,9 @@ runs, and the boot in which the fault was. The table, for a blade that nobody us
 A rung that failed is followed by the next one where the pool has a pod for it. Only a reset that
 succeeded, or another boot, proves a reset; only another boot proves a reboot: a fault that is
 gone by itself is not repaired.
+
+An open breaker means that it is not the blades: then no repair begins, and nobody is given up.
+What runs ends. The same holds of a pool that only watches, but there the ladder is left (life.py).
 """
 
 from collections.abc import Iterable
@@ -29,6 +34,7 @@ from tramontane.api.names import Work
 from tramontane.api.reasons import BladeReason
 from tramontane.controllers.nodepool.around import Around
 from tramontane.controllers.nodepool.care import REPAIR_TIMEOUT_S, Care
+from tramontane.controllers.nodepool.incidents import open_fault
 from tramontane.controllers.nodepool.state import Decision
 from tramontane.controllers.nodepool.works import Outcome, Want, name_of
 
@@ -53,7 +59,7 @@ def begin(decision: Decision, boot_id: str, now: float) -> BladeRepair:
 
 def named(repair: BladeRepair, incidents: Iterable[Incident]) -> BladeRepair:
     """Return the repair with the fault it is for, as soon as the record has that."""
-    fault = next((one for one in reversed(tuple(incidents)) if one.code and not one.outcome), None)
+    fault = open_fault(tuple(incidents))
     if repair.code is not None or fault is None:
         return repair
     return repair.model_copy(update={"code": fault.code, "gpu": fault.gpu})
@@ -78,8 +84,10 @@ def advance(around: Around, repair: BladeRepair, care: Care, decision: Decision)
     if worse and not decision.clearing:
         repair = repair.model_copy(update={"action": decision.action})
     match repair.action:
-        case Action.REPLACE:
+        case Action.REPLACE if not around.breaker_open:
             return _give_up(repair, decision)
+        case Action.REPLACE:
+            return _halted(repair, decision)
         case Action.RESET | Action.REBOOT:
             return _climb(around, repair, care, decision)
         case Action.INSPECT:
@@ -87,6 +95,14 @@ def advance(around: Around, repair: BladeRepair, care: Care, decision: Decision)
             return Step(_at(decision, BladeState.QUARANTINED, text), repair)
         case _:
             return Step(_at(decision, BladeState.QUARANTINED, decision.message), repair)
+
+
+def end(around: Around, repair: BladeRepair, decision: Decision) -> Step | None:
+    """Return the repair that runs and that none may follow; None when none runs any more."""
+    if repair.started_at is None:
+        return None
+    repair = _look(around, repair)
+    return _running(around, repair, decision) if repair.started_at is not None else None
 
 
 _STRENGTH = {action: strength for strength, action in enumerate(Action)}
@@ -106,6 +122,8 @@ def _climb(around: Around, repair: BladeRepair, care: Care, decision: Decision) 
         if wait_s > 0:
             text = f"repaired, the agent looks anew; {decision.message}"
             return Step(_at(decision, BladeState.REPAIRING, text, wait_s), repair)
+    if around.breaker_open:
+        return _halted(repair, decision)
     if repair.attempts >= care.attempts:
         return _give_up(repair, decision)
     repair = _next_rung(repair, care)
@@ -148,7 +166,7 @@ def _look(around: Around, repair: BladeRepair) -> BladeRepair:
     now = clock.utc(around.now)
     done = {"started_at": None, "repaired_at": now}
     rebooted = bool(around.boot_id) and around.boot_id != repair.boot_id
-    if repair.action is Action.REBOOT and rebooted:
+    if rebooted:  # whoever did that, it resets the GPUs as well
         return repair.model_copy(update=done)
     pod = around.work(_want(around, repair))
     if pod is None:
@@ -172,6 +190,12 @@ def _running(around: Around, repair: BladeRepair, decision: Decision) -> Step:
     left_s = clock.parse(repair.started_at) + REPAIR_TIMEOUT_S - around.now + 1
     running = _at(decision, BladeState.REPAIRING, text, max(1.0, left_s))
     return Step(running, repair, _want(around, repair))
+
+
+def _halted(repair: BladeRepair, decision: Decision) -> Step:
+    what = decision.message or f"{repair.code or 'the fault'} is gone, but not repaired"
+    text = f"{what}; no repair begins while the pool's breaker is open"
+    return Step(_at(decision, BladeState.QUARANTINED, text), repair)
 
 
 def _give_up(repair: BladeRepair, decision: Decision) -> Step:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from tramontane.api import clock
 from tramontane.api.blade import Blade, Hold, Release, Report
 from tramontane.api.names import LABEL_TRANCHE
+from tramontane.api.nodepool import RemediationMode
 from tramontane.controllers.informers import Node
 from tramontane.controllers.nodepool import verdict
 from tramontane.controllers.nodepool.around import UNTESTED, Around, Collective
@@ -39,10 +40,13 @@ class Sight:
         heard_at: the agent's last heartbeat, by its own clock; None if there never was one.
         agent_silence_s: since then, infinite if there never was one.
         machine_silence_s: since agent or kubelet last spoke.
-        guests: pods of gangs that are on the blade and have not ended, as `namespace/name`.
+        guests: pods that use the blade and have not ended, as `namespace/name`: those of gangs,
+            and others that hold GPUs.
+        strangers: those of them that no controller of ours looks after, and that stay.
         works: the blade's work pods.
         collective: what the tests of its groups have shown.
         idle_slot: whether one more idle blade may run its burn-in again.
+        breaker_open: whether the pool's breaker is open.
     """
 
     name: str
@@ -55,9 +59,11 @@ class Sight:
     agent_silence_s: float = float("inf")
     machine_silence_s: float = 0.0
     guests: tuple[str, ...] = ()
+    strangers: tuple[str, ...] = ()
     works: tuple[WorkPod, ...] = ()
     collective: Collective = UNTESTED
     idle_slot: bool = False
+    breaker_open: bool = False
 
 
 def around_of(sight: Sight, policy: Policy, signs: Signs) -> Around:
@@ -72,11 +78,14 @@ def around_of(sight: Sight, policy: Policy, signs: Signs) -> Around:
         reported=signs.reported,
         unknown_after_s=policy.unknown_after_s,
         busy=signs.busy,
-        jobs=sight.gangs,
+        users=sight.gangs or sight.guests,
+        strangers=sight.strangers,
         works=tuple(work for work in sight.works if not work.deleting),
         collective=sight.collective,
         release=blade.spec.release if blade is not None else None,
         idle_slot=sight.idle_slot,
+        watches=policy.mode is not RemediationMode.AUTO,
+        breaker_open=sight.breaker_open,
     )
 
 

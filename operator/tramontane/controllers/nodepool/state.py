@@ -14,6 +14,7 @@ released the blade: incidents.py.)
 |  6 | a hold in force                           | Quarantined | HeldByPerson    | faults'        |
 |  7 | Fatal finding, Granted                    | Quarantined | the finding's   | Fatal          |
 |  8 | quarantined, fault gone but open, Granted | Quarantined | the fault's     | Fatal          |
+|    | (not where it requalifies by now)         |             |                 |                |
 |  9 | no report of this life, or agent silent   | Unknown     | AgentSilent     | Unknown, Fatal |
 | 10 | 7 or 8 over budget, was not Healthy       | Unknown     | BudgetExhausted | Fatal          |
 | 11 | 7 or 8 over budget, was Healthy           | Healthy     | BudgetExhausted | Fatal          |
@@ -255,12 +256,13 @@ def _cleared_in_s(signs: Signs, prior: Prior, policy: Policy) -> float | None:
 
     The window begins with the report's last change, which is the latest moment at which the
     fault can have left it. It ends only while the agent speaks: silence is not clean. A report
-    that does not say when it changed never ends it.
+    that does not say when it changed never ends it. A blade that requalifies has had its window:
+    what its tests bring into the report begins no other.
     """
     fault = prior.open_fault
-    if fault is None or not signs.reported:
+    if fault is None or not signs.reported or prior.state is BladeState.REQUALIFYING:
         return None
-    if not milder(signs.finding.severity, _severity_of(fault)):
+    if not milder(signs.finding.severity, severity_of(fault)):
         return None
     if signs.released_at is not None and fault.at and clock.parse(fault.at) < signs.released_at:
         return None
@@ -270,7 +272,8 @@ def _cleared_in_s(signs: Signs, prior: Prior, policy: Policy) -> float | None:
     return left_s if left_s > 0 else None
 
 
-def _severity_of(fault: Incident) -> Severity:
+def severity_of(fault: Incident) -> Severity:
+    """Return how bad the fault of an incident is."""
     if fault.severity is not None:
         return fault.severity
     return Severity.FATAL if fault.to is BladeState.QUARANTINED else Severity.DEGRADED
@@ -287,7 +290,7 @@ def _remembered(prior: Prior, signs: Signs) -> Finding:
     where = "blade" if fault.gpu is None else f"GPU {fault.gpu}"
     since = "" if signs.reported_at is None else f" since {clock.utc(signs.reported_at)}"
     return Finding(
-        _severity_of(fault),
+        severity_of(fault),
         fault.action or Action.NONE,
         reason_of(fault.code or ""),
         f"{where}: {fault.code} is gone{since}, and clears after health.clearAfter",

@@ -41,9 +41,10 @@ from tramontane.controllers.nodepool.tally import Counts
 
 _MOST_NAMED = 5
 _MOST_TRANCHES = 256
-_FAULTY = frozenset({BladeState.QUARANTINED, BladeState.DRAINING, BladeState.REPAIRING})
 _NO_TRIES: Counter[bool] = Counter()
-_QUALIFYING = frozenset({BladeState.DELIVERED, BladeState.QUALIFYING, BladeState.REQUALIFYING})
+_QUALIFYING = frozenset(
+    {None, BladeState.DELIVERED, BladeState.QUALIFYING, BladeState.REQUALIFYING}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +144,14 @@ def spares_target(asked: PoolSpares | None, total: int, failed: int, blade_days:
 
 def _tranche(name: str, states: Counter[BladeState | None], tries: Counter[bool]) -> TrancheStatus:
     ended = tries.total()
+    qualifying, healthy = sum(states[one] for one in _QUALIFYING), states[BladeState.HEALTHY]
     return TrancheStatus(
         name=name,
         delivered=states.total(),
-        qualifying=sum(states[state] for state in _QUALIFYING),
-        healthy=states[BladeState.HEALTHY],
-        faulty=sum(states[state] for state in _FAULTY),
+        qualifying=qualifying,
+        healthy=healthy,
+        # Whatever else keeps a blade from work: so the columns add up to what was delivered.
+        faulty=states.total() - qualifying - healthy - states[BladeState.RMA],
         rma=states[BladeState.RMA],
         pass_rate=f"{tries[True] / ended:.2f}" if ended else None,
     )
@@ -199,7 +202,8 @@ def _breaker_open(pool: NodePool, breaker: BreakerStatus, sight: PoolSight) -> C
         f"; {len(sight.halted)} more call for it ({_named(sight.halted)})" if sight.halted else ""
     )
     message = (
-        f"no blade is quarantined any more: {breaker.reason or 'too many failed at once'}, since "
+        "no blade is quarantined and no repair begins any more: "
+        f"{breaker.reason or 'too many failed at once'}, since "
         f"{breaker.since or 'a time unknown'}{waiting}. Running work is left alone. Find out what "
         "they have in common (a driver, a switch, power, a rule of this pool), then run "
         f"`tramontane breaker close {pool.metadata.name}`"

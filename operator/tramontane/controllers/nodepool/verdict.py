@@ -1,6 +1,8 @@
 """Conclude from a report what is wrong with a blade: pure, and the only place that knows how.
 
-Faults, without those that a person released since, go through the pool's rules, first match; what
+Faults go through the pool's rules, first match, without the events (XIDs) that a person released
+since: what has happened can be forgiven. A state that the report shows is there, whoever says what
+(`lastSeen` of a state is when its evidence last changed, not when it was last seen). What
 the report shows of the blade is compared with the pool's `gpu` and with the pool's other blades.
 The worst of all is the verdict, with the strongest action. (inventory.py compares.)
 
@@ -11,6 +13,9 @@ The worst of all is the verdict, with the strongest action. (inventory.py compar
 | InfiniBand ports or rate below the pool's         | Degraded | Inspect   | inventory-mismatch   |
 | driver, VBIOS, GSP unlike the pool's others       | Info     | Inspect   | version-mismatch     |
 | a driver that never showed its GPUs               | Unknown  | None      | nvml-unresponsive    |
+
+Rules hold of the operator's own findings too, by their code: of these three, and of those of the
+record (life.py): burn-in-failed, collective-failed, flapping, lemon.
 """
 
 from collections.abc import Iterable, Mapping
@@ -27,6 +32,8 @@ from tramontane.controllers.nodepool.policy import Policy, Rule
 HUNG_CODE = "nvml-unresponsive"
 MISMATCH_CODE = "inventory-mismatch"
 VERSION_CODE = "version-mismatch"
+# The agent's checks whose faults are what has happened, not what is.
+EVENT_CHECKS = frozenset({"xid", "sxid"})
 # The agent's check that NVML can be used at all; its faults explain a missing inventory.
 NVML_CHECK = "nvml"
 
@@ -127,21 +134,23 @@ def reason_of(code: str) -> BladeReason:
 def judge(report: Report, policy: Policy, now: float, released_at: float | None) -> Finding:
     """Return the sum of all that is wrong with a blade. O(faults · rules)."""
     faults = [
-        ruled
+        seen
         for fault in report.faults
         if not _released(fault, released_at)
-        for ruled in [override(fault, policy.rules, now)]
-        if ruled is not None and ruled.severity is not Severity.NONE
+        for seen in [override(fault, policy.rules, now)]
+        if seen is not None and seen.severity is not Severity.NONE
     ]
     findings = [_of(fault) for fault in faults]
+    own: list[Finding] = []
     if _is_blind(report):
         findings.append(BLIND)
     else:
         differs = inventory.mismatches(report, policy, faults)
         below = inventory.network_mismatches(report, policy, faults)
-        findings += _compared(Severity.FATAL, MISMATCH_CODE, differs)
-        findings += _compared(Severity.DEGRADED, MISMATCH_CODE, below)
-        findings += _compared(Severity.INFO, VERSION_CODE, inventory.differences(report, policy))
+        own += _compared(Severity.FATAL, MISMATCH_CODE, differs)
+        own += _compared(Severity.DEGRADED, MISMATCH_CODE, below)
+        own += _compared(Severity.INFO, VERSION_CODE, inventory.differences(report, policy))
+    findings += [found for one in own for found in [ruled(one, policy.rules)] if found is not None]
     if not findings:
         return NOTHING
     # A stable sort: among equals the agent's order counts, and faults come before inventory; but
@@ -186,6 +195,19 @@ def override(fault: Fault, rules: Iterable[Rule], now: float) -> Fault | None:
     return fault
 
 
+def ruled(finding: Finding, rules: Iterable[Rule]) -> Finding | None:
+    """Return a finding of our own as the first rule for its code wants it; None: to ignore it.
+
+    It was found once, by no check of the agent, so rules with a count or a check do not match.
+    """
+    for rule in rules:
+        if rule.code == finding.code and rule.check is None and rule.count <= 1:
+            if rule.severity is None:
+                return None
+            return replace(finding, severity=rule.severity, action=rule.action or finding.action)
+    return finding
+
+
 def _within(fault: Fault, window_s: float | None, now: float) -> float:
     if window_s is None or fault.last_seen is None:
         return fault.count
@@ -199,7 +221,9 @@ def _within(fault: Fault, window_s: float | None, now: float) -> float:
 
 
 def _released(fault: Fault, released_at: float | None) -> bool:
-    """Return whether a person released the blade after the fault; not within the same second."""
+    """Return whether a person released the blade after the event; not within the same second."""
+    if fault.check not in EVENT_CHECKS:
+        return False
     seen = fault.last_seen or fault.first_seen
     return released_at is not None and seen is not None and clock.parse(seen) < released_at
 

@@ -9,6 +9,7 @@ import copy
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from tramontane.api import names
@@ -16,9 +17,16 @@ from tramontane.api.blade import Blade
 from tramontane.api.names import API_VERSION, Work
 from tramontane.controllers.nodepool import groups
 from tramontane.controllers.nodepool.around import UNTESTED, Collective
+from tramontane.controllers.nodepool.breaks import Break, Members
 from tramontane.controllers.nodepool.care import Care
 from tramontane.controllers.nodepool.policy import Policy
-from tramontane.controllers.nodepool.works import ANNOTATION_GROUP_SIZE, Want, WorkPod, name_of
+from tramontane.controllers.nodepool.works import (
+    ANNOTATION_GROUP_SIZE,
+    Outcome,
+    Want,
+    WorkPod,
+    name_of,
+)
 from tramontane.kube.client import AlreadyExists, Client, NotFound
 from tramontane.kube.informer import Informer
 from tramontane.kube.resources import PODS, SERVICES
@@ -29,6 +37,7 @@ log = logging.getLogger(__name__)
 
 _MASTER_PORT = 29400
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 5.0, 600.0
+_MOST_DOUBLINGS = 10
 
 
 class Works:
@@ -46,8 +55,9 @@ class Works:
         self._namespace = namespace
         self._now_s = now_s
         self._told: dict[str, dict[str, Collective]] = {}
-        # Groups that broke: how often, and when the next may be tried.
-        self._paused: dict[str, tuple[int, float]] = {}
+        # Groups that broke: by pool and members, with the time at which they may be tried again.
+        self._broken: dict[str, dict[Members, tuple[Break, float]]] = {}
+        self._trouble: dict[str, tuple[str, ...]] = {}
 
     def on(self, blade: str) -> tuple[WorkPod, ...]:
         """Return the blade's work pods."""
@@ -60,6 +70,10 @@ class Works:
     def is_testing(self, pool: str) -> bool:
         """Return whether blades of the pool wait for a group or run in one."""
         return bool(self._told.get(pool))
+
+    def trouble(self, pool: str) -> tuple[str, ...]:
+        """Return what people must know of the pool's groups."""
+        return self._trouble.get(pool, ())
 
     def idle_tests(self, pool: str) -> int:
         """Return how many burn-ins run in the pool."""
@@ -112,18 +126,36 @@ class Works:
         pods = [p for p in self._pods.by_index("pool", policy.pool) if p.kind is Work.COLLECTIVE]
         if test is None:
             await asyncio.gather(*(self._delete(pod.name, 0) for pod in pods))
-            self._told.pop(policy.pool, None)
+            for kept in (self._told, self._broken, self._trouble):
+                kept.pop(policy.pool, None)
             return ()
-        played = groups.play(test, candidates, pods, now)
+        broken = self._breaks(policy.pool, {one.name for one in candidates})
+        played = groups.play(test, candidates, pods, now, broken)
+        self._trouble[policy.pool] = played.trouble
         before, self._told[policy.pool] = self._told.get(policy.pool, {}), dict(played.blades)
-        await self._end_groups(pods, played, candidates)
+        await self._end_groups(policy.pool, pods, played, candidates)
         for group, members in played.start.items():
             await self._start(group, members, policy, test.template, blades)
         news = before.keys() | played.blades.keys()
         return tuple(b for b in sorted(news) if before.get(b) != played.blades.get(b))
 
+    def _breaks(self, pool: str, there: set[str]) -> dict[Members, Break]:
+        """Return the groups that broke, without those of which a blade is gone."""
+        known = self._broken.setdefault(pool, {})
+        for members in [members for members in known if not members <= there]:
+            del known[members]
+        now_s = self._now_s()
+        return {
+            members: replace(seen, paused=until_s > now_s)
+            for members, (seen, until_s) in known.items()
+        }
+
     async def _end_groups(
-        self, pods: Iterable[WorkPod], played: groups.Round, candidates: list[groups.Candidate]
+        self,
+        pool: str,
+        pods: Iterable[WorkPod],
+        played: groups.Round,
+        candidates: list[groups.Candidate],
     ) -> None:
         """Take away the pods of groups whose result all members have in their records."""
         # Who is neither on its way nor idle any more records nothing, and is not waited for.
@@ -135,14 +167,23 @@ class Works:
             recorded = (group in known.get(pod.blade, {group: True}) for pod in members[group])
             if result is not None and not all(recorded):
                 continue
+            ran = frozenset(pod.blade for pod in members[group])
             if result is None:
-                count = self._paused.get(group, (0, 0.0))[0] + 1
-                pause_s = min(_FIRST_PAUSE_S * 2 ** (count - 1), _LONGEST_PAUSE_S)
-                self._paused[group] = (count, self._now_s() + pause_s)
-                log.warning("group broke group=%s times=%d", group, count)
+                self._pause(pool, ran, members[group])
+            else:
+                self._broken.get(pool, {}).pop(ran, None)
             await asyncio.gather(*(self._delete(pod.name, 0) for pod in members[group]))
             with suppress(NotFound):
                 await self._client.delete(SERVICES, f"group-{group}", self._namespace)
+
+    def _pause(self, pool: str, ran: Members, pods: Iterable[WorkPod]) -> None:
+        known = self._broken.setdefault(pool, {})
+        count = known[ran][0].count + 1 if ran in known else 1
+        pause_s = min(_FIRST_PAUSE_S * 2 ** min(count - 1, _MOST_DOUBLINGS), _LONGEST_PAUSE_S)
+        bad = next((pod for pod in pods if pod.outcome is Outcome.BROKEN), None)
+        evidence = f"{bad.blade}: {bad.evidence}" if bad is not None else "a pod is missing"
+        known[ran] = (Break(count, evidence), self._now_s() + pause_s)
+        log.warning("group broke pool=%s blades=%d times=%d", pool, len(ran), count)
 
     async def _start(
         self,
@@ -152,8 +193,6 @@ class Works:
         template: Raw,
         blades: Mapping[str, Blade],
     ) -> None:
-        if self._paused.get(group, (0, 0.0))[1] > self._now_s():
-            return
         if not all(name in blades for name in members):
             return
         log.info("group starts pool=%s group=%s blades=%d", policy.pool, group, len(members))

@@ -111,17 +111,19 @@ class Writer:
             name, plan.status.state, plan.status.reason, plan.status.message or "",
         )  # fmt: skip
 
-    def _record(self, name: str, note: Note) -> None:
+    def regarding(self, name: str) -> dict[str, str]:
+        """Return whom an event of the blade regards."""
         blade = self._blades.get(name)
-        regarding = {
+        return {
             "apiVersion": API_VERSION,
             "kind": "Blade",
             "name": name,
             "uid": (blade.metadata.uid or "") if blade is not None else "",
         }
-        self._recorder.record(
-            regarding, "Warning" if note.warning else "Normal", note.reason, note.text, note.action
-        )
+
+    def _record(self, name: str, note: Note) -> None:
+        type_ = "Warning" if note.warning else "Normal"
+        self._recorder.record(self.regarding(name), type_, note.reason, note.text, note.action)
 
 
 class NodeKeepsChanging(RuntimeError):  # noqa: N818 - named for the finding

@@ -1,9 +1,10 @@
 """Say what Gang a job wants: which pool, what each pod needs, what is lost, what to avoid."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from tramontane.api.gang import Gang, GangSpec, LostSeat, Slot, Toleration
+from tramontane.api.gang import Gang, GangSpec, LostSeat, NodeTerm, Slot, Toleration
 from tramontane.api.nodepool import NodePool
 from tramontane.api.trainingjob import TrainingJob
 from tramontane.controllers.trainingjob.budgets import INFRA_CAUSES
@@ -83,6 +84,7 @@ def gang_spec(
         count=running if keeps and running is not None else spec.nodes,
         requests=pod_requests(spec.template, gpus_per_node(job, pool)),
         node_selector=pod.get("nodeSelector") or {},
+        node_affinity=tuple(NodeTerm.model_validate(term) for term in node_terms(pod)),
         tolerations=tuple(Toleration.model_validate(one) for one in pod.get("tolerations") or ()),
     )
     return GangSpec(
@@ -100,6 +102,13 @@ def gang_spec(
         avoid=avoided(job),
         active=active,
     )
+
+
+def node_terms(pod: Mapping[str, Any]) -> Sequence[Any]:
+    """Return the terms of a pod's required node affinity."""
+    affinity = (pod.get("affinity") or {}).get("nodeAffinity") or {}
+    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
+    return required.get("nodeSelectorTerms") or ()
 
 
 def avoided(job: TrainingJob) -> tuple[str, ...]:

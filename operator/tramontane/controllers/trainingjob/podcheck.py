@@ -19,7 +19,6 @@ _RESTART_POLICIES: Final = ("Always", "OnFailure", "Never")
 _OURS: Final = {
     "nodeName": "the scheduler chooses blades",
     "schedulerName": "the scheduler chooses blades",
-    "affinity": "use nodeSelector, and spec.topology for nearness",
     "topologySpreadConstraints": "use spec.topology",
     "hostname": "each seat has a host name of its own",
     "subdomain": "each seat has a host name of its own",
@@ -61,6 +60,7 @@ def _pod_fields(template: Mapping[str, Any], spec: Mapping[str, Any]) -> Iterato
     for field, remedy in _OURS.items():
         if spec.get(field):
             yield f"template.spec.{field} must not be set (got {_short(spec[field])}); {remedy}"
+    yield from _affinity(spec.get("affinity") or {})
     policy = spec.get("restartPolicy")
     if policy is not None and policy not in _RESTART_POLICIES:
         yield (
@@ -74,6 +74,19 @@ def _pod_fields(template: Mapping[str, Any], spec: Mapping[str, Any]) -> Iterato
     for label in _OUR_LABELS:
         if label in labels:
             yield f"template.metadata.labels must not have {label} (got {labels[label]})"
+
+
+def _affinity(affinity: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is not a required node affinity over labels: nothing else places a gang."""
+    node = affinity.get("nodeAffinity") or {}
+    required = "requiredDuringSchedulingIgnoredDuringExecution"
+    terms = (node.get(required) or {}).get("nodeSelectorTerms") or ()
+    fields = any(not term.get("matchExpressions") or term.get("matchFields") for term in terms)
+    if affinity.keys() - {"nodeAffinity"} or node.keys() - {required} or fields:
+        yield (
+            "template.spec.affinity must be a required nodeAffinity over labels "
+            f"(got {_short(affinity)}); use spec.topology for nearness"
+        )
 
 
 def _container(container: Mapping[str, Any]) -> Iterator[str]:

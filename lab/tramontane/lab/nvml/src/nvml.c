@@ -81,10 +81,19 @@ void text(char *to, unsigned size, const char *from) { snprintf(to, size, "%s", 
 
 /* --- the library --- */
 
+/* The library is of one version: it fits the first driver that a process meets, and no other. */
+static nvmlReturn_t fitting(const struct state *state) {
+    static char version[TEXT]; /* guarded by the state's mutex */
+    if (version[0] == 0) text(version, sizeof version, state->driver);
+    return strcmp(version, state->driver) == 0 ? SUCCESS : LIB_RM_VERSION_MISMATCH;
+}
+
 static nvmlReturn_t init(void) {
     for (;;) {
         const struct state *state = state_lock();
-        nvmlReturn_t code = state == NULL ? DRIVER_NOT_LOADED : (nvmlReturn_t)state->init_error;
+        nvmlReturn_t code = state == NULL       ? DRIVER_NOT_LOADED
+                            : state->init_error ? (nvmlReturn_t)state->init_error
+                                                : fitting(state);
         int hang = state != NULL && state->hang;
         if (!hang && code == SUCCESS) users++;
         state_unlock();
@@ -127,6 +136,7 @@ API const char *nvmlErrorString(nvmlReturn_t code) {
     case CORRUPTED_INFOROM: return "Corrupted infoROM";
     case GPU_IS_LOST: return "GPU is lost";
     case RESET_REQUIRED: return "GPU requires reset";
+    case LIB_RM_VERSION_MISMATCH: return "RM has detected an NVML/RM version mismatch.";
     default: return "Unknown Error";
     }
 }

@@ -1,0 +1,364 @@
+"""Know when blades come free, and for whom they are kept until then.
+
+A blade comes free when what sits on it ends:
+
+| what sits there | ends |
+|---|---|
+| a gang with `maxRuntime`              | when that is over, at the latest |
+| a gang without                        | after as long again as it has run, and an hour at least |
+| a gang that gives way                 | at its deadline |
+| a gang that is over its time, or pods of one that holds no seats | in a minute |
+| pods of nobody's gang                 | never |
+
+A gang that has to wait is promised the earliest time at which it fits, and blades for it. A
+reserved blade is reserved whole. Whoever comes after may use it until then, if his own limit
+says that he is gone by then: so nobody further back delays anybody before him.
+
+Blades that are out of service are not expected back, and none that was not delivered yet is
+promised.
+"""
+
+import bisect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+
+from tramontane.scheduler.fit import groups_of
+from tramontane.scheduler.fleet import FloatArray, Pool
+from tramontane.scheduler.gangs import Ask, GangRecord, Placement
+from tramontane.scheduler.place import Plan, place, top_level
+from tramontane.scheduler.records import Requests
+from tramontane.scheduler.snapshot import Snapshot
+from tramontane.scheduler.topology import BoolArray, IntArray, Topology
+
+SOON_S: Final = 60.0
+UNLIMITED_S: Final = 3600.0
+MOST_STEPS: Final = 64
+NEVER: Final = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Hold what sits on rows of the fleet until a time; without `requests` they are spares."""
+
+    end_s: float
+    rows: IntArray
+    requests: Requests | None
+
+
+@dataclass(frozen=True, slots=True)
+class Releases:
+    """Hold, sorted by time, when which row of the fleet gets back what; `held` rows as a whole."""
+
+    times: FloatArray
+    rows: IntArray
+    amounts: Mapping[str, IntArray]
+    held: FloatArray
+
+    def until(self, at_s: float, resource: str) -> IntArray:
+        """Return per row of the fleet what it has got back of a resource by a time."""
+        count = int(self.times.searchsorted(at_s, side="right"))
+        weights = self.amounts[resource][:count]
+        sums = np.bincount(self.rows[:count], weights=weights, minlength=len(self.held))
+        return sums.astype(np.int64)  # exact: amounts are far below 2^53
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Hold what a waiting gang is promised: rows of the fleet from `start_s` to `end_s`."""
+
+    gang: str
+    start_s: float
+    end_s: float
+    rows: IntArray
+
+
+def ends_s(gang: GangRecord, now_s: float) -> float:
+    """Return when a placed gang is expected to have given its blades back."""
+    if gang.told.order is not None:
+        return max(gang.told.order.deadline_s, now_s + 1)
+    since = placed_since_s(gang)
+    if gang.max_runtime_s is None:
+        return now_s + max(UNLIMITED_S, now_s - since)
+    end_s = since + gang.max_runtime_s
+    return end_s if end_s > now_s else now_s + SOON_S
+
+
+def placed_since_s(gang: GangRecord) -> float:
+    """Return since when a placed gang has its place; older versions did not write it down."""
+    told = gang.told
+    return next(
+        (at for at in (told.placed_s, told.ready_since_s) if at is not None), gang.created_s
+    )
+
+
+@dataclass(slots=True)
+class TimeTable:
+    """Hold the future of one pool within one pass.
+
+    `settle` tells of gangs that sit from now on, `reserve` of those that wait.
+    """
+
+    snapshot: Snapshot
+    pool: Pool
+    now_s: float
+    reservations: list[Reservation] = field(default_factory=list)
+    _sitting: dict[str, tuple[GangRecord, Placement, float]] = field(default_factory=dict)
+    _ending: list[Settled] = field(default_factory=list)
+    _releases: Releases | None = None
+    _blocked: dict[int, BoolArray] = field(default_factory=dict)
+    _free_at: dict[object, FloatArray] = field(default_factory=dict)
+
+    def settle(self, gang: GangRecord, placement: Placement, end_s: float) -> None:
+        """Count a placed gang: its blades are back at `end_s`. O(1) until somebody waits."""
+        self._sitting[gang.key] = (gang, placement, end_s)
+        self._forget()
+
+    def settle_pod(self, row: int, requests: Requests) -> None:
+        """Count a pod of a gang that holds no seats any more: it is ending."""
+        self._ending.append(Settled(self.now_s + SOON_S, np.array([row], dtype=np.int64), requests))
+        self._forget()
+
+    def give_way(self, gang: str, end_s: float) -> None:
+        """Count a gang that sits as gone by `end_s`."""
+        sits, placement, _ = self._sitting[gang]
+        self.settle(sits, placement, end_s)
+
+    def reserve(self, gang: GangRecord, start_s: float, placement: Placement) -> None:
+        """Keep blades for a waiting gang."""
+        rows = _rows(self.snapshot.fleet.row_of, placement.seats)
+        end_s = start_s + (NEVER if gang.max_runtime_s is None else gang.max_runtime_s)
+        self.reservations.append(Reservation(gang.key, start_s, end_s, rows))
+        self.reservations.sort(key=lambda one: one.start_s)
+        self._blocked.clear()
+
+    def now(self, gang: GangRecord) -> Snapshot:
+        """Return the snapshot as the gang may use it now, without what is kept for others."""
+        if not self.reservations:
+            return self.snapshot
+        blocked = self._blocked_until(self.now_s + _duration(gang))
+        snapshot = self.snapshot
+        return replace(snapshot, held=snapshot.held | blocked, _usable={})
+
+    def earliest(self, gang: GangRecord) -> tuple[float, Placement] | None:
+        """Return the earliest time at which all of the gang fits, and where, or None if never.
+
+        Exact where slots ask for the same; with slices or different slots it looks at
+        `MOST_STEPS` times at most. O(rows · log rows) per step.
+        """
+        wanted = replace(gang, spares=0)
+        at_s = self.now_s
+        for _ in range(MOST_STEPS):
+            free_at = self._next_free(wanted, at_s)
+            bound = self._bound(wanted, free_at, at_s)
+            if bound == NEVER:
+                return None
+            if bound > at_s:
+                at_s = bound
+                continue
+            answer = place(self.at(wanted, at_s), wanted, at_s)
+            if isinstance(answer, Plan):
+                return at_s, answer.placement
+            later = [times[times > at_s] for times in free_at]
+            at_s = min((float(times.min()) for times in later if len(times)), default=NEVER)
+            if at_s == NEVER:
+                return None
+        return None
+
+    def kept_for(self, gang: GangRecord) -> tuple[Reservation, ...]:
+        """Return the promises that a gang which starts now would break."""
+        end_s = self.now_s + _duration(gang)
+        return tuple(one for one in self.reservations if one.start_s < end_s)
+
+    def rows_ever(self, gang: GangRecord) -> int:
+        """Return how many blades of the pool come free for the gang at some time."""
+        times = [self._free_from(ask, gang.avoid) for ask in groups_of(gang).asks]
+        return int((np.minimum.reduce(times)[self.pool.rows] < NEVER).sum())
+
+    def _forget(self) -> None:
+        self._releases = None
+        self._free_at.clear()
+
+    def _flat(self) -> Releases:
+        """Return all releases in arrays; remembered until one more is known."""
+        if self._releases is None:
+            row_of = self.snapshot.fleet.row_of
+            parts = [*self._ending]
+            for sitting in self._sitting.values():
+                parts += _settled(row_of, *sitting)
+            held = np.where(self.snapshot.held, NEVER, -NEVER)
+            for one in parts:
+                if one.requests is None:
+                    held[one.rows] = one.end_s
+            settled = sorted(
+                (one for one in parts if one.requests is not None), key=lambda one: one.end_s
+            )
+            lengths = [len(one.rows) for one in settled]
+            self._releases = Releases(
+                times=np.repeat(
+                    np.array([one.end_s for one in settled], dtype=np.float64), lengths
+                ),
+                rows=np.concatenate([np.zeros(0, dtype=np.int64), *(one.rows for one in settled)]),
+                amounts={
+                    resource: np.repeat(
+                        np.array(
+                            [dict(one.requests or ()).get(resource, 0) for one in settled],
+                            dtype=np.int64,
+                        ),
+                        lengths,
+                    )
+                    for resource in self.snapshot.free
+                },
+                held=held,
+            )
+        return self._releases
+
+    def _blocked_until(self, end_s: float) -> BoolArray:
+        """Return the rows of the fleet with a promise that begins before `end_s`."""
+        count = sum(one.start_s < end_s for one in self.reservations)
+        if count not in self._blocked:
+            blocked = np.zeros(len(self.snapshot.fleet.names), dtype=np.bool_)
+            for one in self.reservations[:count]:
+                blocked[one.rows] = True
+            self._blocked[count] = blocked
+        return self._blocked[count]
+
+    def at(self, gang: GangRecord, at_s: float) -> Snapshot:
+        """Return the snapshot as the gang may use it at a time, as far as that is known."""
+        now, releases = self.snapshot, self._flat()
+        free = {
+            resource: amounts + releases.until(at_s, resource)
+            for resource, amounts in now.free.items()
+        }
+        held = releases.held > at_s
+        end_s = at_s + _duration(gang)
+        kept = [one for one in self.reservations if one.start_s < end_s and at_s < one.end_s]
+        for one in kept:
+            held[one.rows] = True
+        # Kept rows name no gang any more: whose end would free them is not known.
+        spare_of = {row: key for row, key in now.spare_of.items() if releases.held[row] > at_s}
+        for one in kept:
+            for row in one.rows.tolist():
+                spare_of.pop(row, None)
+        return replace(now, free=free, held=held, spare_of=spare_of, _usable={})
+
+    def _next_free(self, gang: GangRecord, at_s: float) -> list[FloatArray]:
+        """Return per ask and row of the pool from when on, not before `at_s`, it is free."""
+        rows, duration = self.pool.rows, _duration(gang)
+        found = []
+        for ask in groups_of(gang).asks:
+            times = np.maximum(self._free_from(ask, gang.avoid), at_s)
+            for one in self.reservations:
+                clash = (times[one.rows] < one.end_s) & (times[one.rows] + duration > one.start_s)
+                if clash.any():
+                    times[one.rows[clash]] = one.end_s
+            found.append(times[rows])
+        return found
+
+    def _free_from(self, ask: Ask, avoid: frozenset[str]) -> FloatArray:
+        """Return per row of the fleet from when on it has room for an ask, promises apart.
+
+        One step per release on the same blade, of all blades at once.
+        """
+        key = (ask, avoid, self.snapshot.version)
+        if key in self._free_at:
+            return self._free_at[key]
+        snapshot, fleet, releases = self.snapshot, self.snapshot.fleet, self._flat()
+        allowed = fleet.in_service & fleet.could_hold(ask) & fleet.tolerated(ask.tolerations)
+        allowed[[row for name in avoid if (row := fleet.row_of.get(name)) is not None]] = False
+        times = np.where(allowed & snapshot.has_room(ask), self.now_s, NEVER)
+        if not allowed.any():
+            return times
+        free = {r: snapshot.free[r].copy() for r, _ in ask.requests if r in snapshot.free}
+        for at in _layers(releases.rows):
+            rows = releases.rows[at]
+            room = allowed[rows] & (times[rows] == NEVER)
+            for resource, amount in ask.requests:
+                free[resource][rows] += releases.amounts[resource][at]
+                room &= free[resource][rows] >= amount
+            times[rows[room]] = releases.times[at[room]]
+        self._free_at[key] = times = np.maximum(times, releases.held)
+        return times
+
+    def _bound(self, gang: GangRecord, free_at: Sequence[FloatArray], at_s: float) -> float:
+        """Return a time before which no domain has as many free blades as there are seats."""
+        groups = groups_of(gang)
+        counts = groups.counts(gang.counts(min(gang.wanted_sizes())))
+        level = top_level(self.pool, gang, at_s)
+        if gang.shares_blades:
+            asks = zip(groups.asks, counts, strict=True)
+            return max([at_s, *(self._room_from(ask, need, level, at_s) for ask, need in asks)])
+        topology = self.pool.topology
+        seats = zip(free_at, counts, strict=True)
+        return max([at_s, *(_time_of(topology, level, times, need) for times, need in seats)])
+
+    def _room_from(self, ask: Ask, need: int, level: int, at_s: float) -> float:
+        """Return when a domain of a level first has room for so many seats that share blades.
+
+        By bisection over the times at which anything ends. O(rows · log releases).
+        """
+        releases, fleet, rows = self._flat(), self.snapshot.fleet, self.pool.rows
+        allowed = (fleet.in_service & fleet.could_hold(ask) & fleet.tolerated(ask.tolerations))[
+            rows
+        ]
+        times = [at_s, *np.unique(releases.times[releases.times > at_s]).tolist()]
+
+        def enough(number: int) -> bool:
+            room = np.where(allowed & (releases.held[rows] <= times[number]), need, 0)
+            for resource, amount in ask.requests:
+                free = self.snapshot.free.get(resource)
+                if free is None:
+                    return False
+                free = free[rows] + releases.until(times[number], resource)[rows]
+                room = np.minimum(room, free // amount)
+            sums = np.bincount(self.pool.topology.ids[level], weights=room.clip(0))
+            return bool(len(sums)) and sums.max() >= need
+
+        found = bisect.bisect_left(range(len(times)), True, key=enough)
+        return times[found] if found < len(times) else NEVER
+
+
+def _time_of(topology: Topology, level: int, times: FloatArray, need: int) -> float:
+    """Return when the first domain of a level has `need` free rows."""
+    if need < 1:
+        return -NEVER
+    order = np.lexsort((times, topology.ids[level]))
+    bounds = topology.bounds[level]
+    reached = bounds[:-1] + need - 1
+    enough = reached[reached < bounds[1:]]
+    return float(times[order[enough]].min()) if len(enough) else NEVER
+
+
+def _settled(
+    row_of: Mapping[str, int], gang: GangRecord, placement: Placement, end_s: float
+) -> Iterator[Settled]:
+    """Yield the rows of a gang's seats by what they take, and those of its spares."""
+    if len(gang.slots) == 1:
+        yield Settled(end_s, _rows(row_of, placement.seats), gang.slots[0].ask.requests)
+    else:
+        owners = gang.slot_of_seats(len(placement.seats))
+        for number, slot in enumerate(gang.slots):
+            seats = (n for n, own in zip(placement.seats, owners, strict=False) if own == number)
+            yield Settled(end_s, _rows(row_of, seats), slot.ask.requests)
+    if placement.spares:
+        yield Settled(end_s, _rows(row_of, placement.spares), None)
+
+
+def _layers(rows: IntArray) -> Iterator[IntArray]:
+    """Yield the positions of each row's first entry, then of each row's second, and so on."""
+    order = np.argsort(rows, kind="stable")
+    ordered = rows[order]
+    starts = np.flatnonzero(np.diff(ordered, prepend=-1))
+    nth = np.arange(len(rows)) - np.repeat(starts, np.diff(np.append(starts, len(rows))))
+    for layer in range(int(nth.max()) + 1 if len(nth) else 0):
+        yield order[nth == layer]
+
+
+def _duration(gang: GangRecord) -> float:
+    return NEVER if gang.max_runtime_s is None else gang.max_runtime_s
+
+
+def _rows(row_of: Mapping[str, int], names: Iterable[str]) -> IntArray:
+    return np.array([row_of[name] for name in names if name in row_of], dtype=np.int64)

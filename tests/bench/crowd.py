@@ -1,0 +1,122 @@
+"""200 jobs of 16 blades at once on a hall of 1,024: 64 run, whole, and the others know why not.
+
+    make bench ARGS=crowd
+
+Beside it, in the same lab, a bare client creates as many pods as the 64 have. Counted are the
+seconds from the first `apply` until the pods of 64 jobs are on their nodes, the writes that each
+waiting Gang cost, and every gang that was ever seen partly placed.
+"""
+
+import asyncio
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bench import results
+from bench.results import Budget
+from bench.start import bare_client, pod_times
+from tramontane.api.names import LABEL_JOB
+from tramontane.kube.client import Client
+from tramontane.kube.informer import Informer
+from tramontane.kube.resources import GANGS, TRAININGJOBS
+from tramontane.lab.cluster import Lab, Setup, pool_of
+from tramontane.lab.demo import training_job
+from tramontane.lab.fleet import Layout
+from tramontane.lab.watcher import watching
+
+BLADES, JOBS, SEATS = 1024, 200, 16
+FIT = BLADES // SEATS
+RATIO, ALLOWANCE_S, WRITES = 1.5, 2.0, 3
+_SETTLE_S = 15.0
+
+
+class GangWrites:
+    """Count how often each Gang was written, as a watch shows it, its creation included."""
+
+    def __init__(self, client: Client) -> None:
+        self.seen: Counter[str] = Counter()
+        self.status: dict[str, Mapping[str, Any]] = {}
+        self.informer = Informer[dict[str, Any]](client, GANGS, lambda raw: raw)
+        self.informer.add_listener(self._on_gang)
+
+    def _on_gang(self, key: str, _: object, new: dict[str, Any] | None) -> None:
+        self.seen[key] += 1
+        self.status[key] = (new or {}).get("status") or {}
+
+    @property
+    def waiting(self) -> list[str]:
+        """Return the gangs without a place."""
+        return sorted(key for key, status in self.status.items() if not status.get("placement"))
+
+
+async def run() -> list[Budget]:
+    """Measure, write bench/results/crowd.json, return the budgets."""
+    layout = Layout(blades=BLADES)
+    with tempfile.TemporaryDirectory() as folder:
+        setup = Setup(layout, pool=pool_of(layout), log_level="warning")
+        async with Lab(Path(folder), setup) as lab, watching(lab.client) as watcher:
+            writes = GangWrites(lab.client)
+            following = asyncio.create_task(writes.informer.run())
+            await writes.informer.wait_synced()
+            try:
+                seconds, pod = await _crowd(lab)
+                await asyncio.sleep(_SETTLE_S)
+                waiting = writes.waiting
+                reasons = Counter(writes.status[key].get("reason", "") for key in waiting)
+                most = max(writes.seen[key] - 1 for key in waiting)  # less its creation
+                broken = [str(one) for one in watcher.violations()]
+            finally:
+                following.cancel()
+            await _clear(lab)
+            bare_s = await bare_client(lab, Path(folder), pod, FIT * SEATS)
+    budgets = [
+        Budget(
+            f"{JOBS} jobs, apply → {FIT} on their blades",
+            seconds,
+            round(bare_s * RATIO + ALLOWANCE_S, 3),
+            f"s; bare client {bare_s:.2f} s",
+        ),
+        Budget("gangs that wait, less those expected", abs(len(waiting) - (JOBS - FIT)), 0),
+        Budget("gangs that wait without a reason", reasons[""], 0),
+        Budget("writes of a waiting Gang, most", most, WRITES),
+        Budget("invariants broken", len(broken), 0),
+    ]
+    figures = {
+        "blades": BLADES,
+        "jobs": JOBS,
+        "seats": SEATS,
+        "bare_s": round(bare_s, 3),
+        "ours_s": round(seconds, 3),
+        "reasons": dict(reasons),
+        "broken": broken[:5],
+    }
+    results.write("crowd", figures, budgets)
+    return budgets
+
+
+async def _crowd(lab: Lab) -> tuple[float, dict[str, Any]]:
+    """Apply all jobs at once; returns the seconds until those that fit are there, and a pod."""
+    jobs = [training_job(f"crowd-{n:03d}", SEATS, "paris-a", spares=0) for n in range(JOBS)]
+    async with pod_times(lab.client, LABEL_JOB) as times:
+        began = time.monotonic()
+        async with asyncio.TaskGroup() as group:
+            for job in jobs:
+                group.create_task(lab.client.apply(TRAININGJOBS, job, manager="kubectl"))
+        last = await times.all_bound(FIT * SEATS)
+        return last - began, next(iter(times.informer.cache.values()))
+
+
+async def _clear(lab: Lab) -> None:
+    async with asyncio.TaskGroup() as group:
+        for job in await lab.client.list_all(TRAININGJOBS, "default"):
+            name = job["metadata"]["name"]
+            group.create_task(
+                lab.client.delete(TRAININGJOBS, name, "default", propagation="Background")
+            )
+    async with pod_times(lab.client, LABEL_JOB) as times, asyncio.timeout(120):
+        while times.informer.cache:  # noqa: ASYNC110 - a watch fills it
+            await asyncio.sleep(0.2)
+    await asyncio.sleep(3)

@@ -1,0 +1,53 @@
+"""Estimates learn from starts, and their p50 and p90 come to mean what they say."""
+
+import random
+
+import pytest
+
+from tramontane.scheduler.forecast import LEAST_LEARNT, Forecast, Learner
+
+START = 1_000_000.0
+
+
+def test_before_anything_is_learnt_the_promise_is_the_estimate() -> None:
+    estimate = Forecast((0.1,) * (LEAST_LEARNT - 1)).estimate(START, START + 60)
+    assert (estimate.p50_s, estimate.p90_s) == (START + 60, START + 60)
+
+
+def test_a_promise_that_is_over_is_now() -> None:
+    estimate = Forecast().estimate(START, START - 60)
+    assert (estimate.p50_s, estimate.p90_s) == (START, START)
+
+
+def test_a_start_teaches_by_each_promise_that_went_before_it() -> None:
+    learner = Learner()
+    learner.waits({"a": START + 100, "b": START + 50}, START)
+    learner.waits({"a": START + 100, "b": START + 50}, START + 10)  # a sixth less: the same promise
+    learner.waits({"a": START + 100}, START + 40)  # b went away without a start
+    learner.started(["a", "unknown"], START + 70)
+    assert learner.forecast.quotients == (70 / 100, 30 / 60)
+    learner.started(["a", "b"], START + 80)
+    assert len(learner.forecast.quotients) == 2
+
+
+def test_only_the_latest_starts_count() -> None:
+    forecast = Forecast().learnt([9.0] * 1000).learnt([1.0] * 1000)
+    assert forecast.estimate(START, START + 10).p90_s == START + 10
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_half_and_nine_of_ten_starts_come_before_what_was_said(seed: int) -> None:
+    rng, learner = random.Random(seed), Learner()
+    by_half, by_most = 0, 0
+    for start in range(2000):
+        now = START + start * 1000
+        promised = now + rng.uniform(10, 500)
+        estimate = learner.forecast.estimate(now, promised)
+        really = now + (promised - now) * rng.betavariate(4, 2)
+        learner.waits({"a": promised}, now)
+        learner.started(["a"], really)
+        if start >= 200:
+            by_half += really <= estimate.p50_s
+            by_most += really <= estimate.p90_s
+    assert by_half / 1800 == pytest.approx(0.5, abs=0.05)
+    assert by_most / 1800 == pytest.approx(0.9, abs=0.03)
