@@ -10,7 +10,7 @@ from tramontane.scheduler import waiting
 from tramontane.scheduler.engine import CLAIM_S, SETTLE_S, decide
 from tramontane.scheduler.fleet import build_fleet
 from tramontane.scheduler.forecast import Forecast
-from tramontane.scheduler.gangs import GangRecord, Order, Placement, Told
+from tramontane.scheduler.gangs import GangRecord, Order, Told
 from tramontane.scheduler.records import DeliveryRecord, PoolRecord, TenantRecord
 from tramontane.scheduler.timetable import UNLIMITED_S
 from unit.scheduler.builders import LEVELS, NOW, Hall, after, gang, placed
@@ -252,8 +252,7 @@ def test_a_broken_gang_claims_what_comes_free_for_a_bounded_time(
 
 
 def test_the_spares_of_who_gives_way_are_of_use_too() -> None:
-    sits = runs("sits", "r0-0", for_s=None, spares=1)
-    sits = replace(sits, placement=Placement(("r0-0",), ("r0-1",)))
+    sits = runs("sits", "r0-0", for_s=None, spares=["r0-1"])
     done = Hall([2]).decide(sits, gang("urgent", 2, priority=5))
     assert done.outcomes["ns/sits"].phase == "Preempting"
 

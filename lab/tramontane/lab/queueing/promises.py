@@ -15,6 +15,7 @@ moment, but without the gangs that rank lower and have come in since the promise
 the promise can be kept then, it was they who broke it.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -69,11 +70,12 @@ class Watched:
             outcome, before = done.outcomes[gang.key], self._standing.get(gang.key)
             start_s, limit_s = _start_s(outcome, now_s), _limit_s(gang)
             excused = everybody or (above is not None and above > gang.priority)
-            if before is not None and abs(start_s - before.start_s) > TOLERANCE_S:
-                if start_s > before.start_s and not excused:
+            was_s = before.start_s if before is not None else FOREVER
+            if not math.isclose(start_s, was_s, rel_tol=0, abs_tol=TOLERANCE_S):
+                if before is not None and start_s > was_s and not excused:
                     self.slips += 1
-                    end_s = before.start_s + limit_s
-                    if any(begin < end_s and before.start_s < end for begin, end in moved):
+                    end_s = was_s + limit_s
+                    if any(begin < end_s and was_s < end for begin, end in moved):
                         self.overtaken += 1
                     else:
                         slip = Broken(gang.key, before, now_s, start_s, FOREVER)
