@@ -13,8 +13,8 @@ from bench.engine import NOW, World, gang, times_ms
 from bench.results import Budget
 from tramontane.scheduler.gangs import GangRecord
 from tramontane.scheduler.place import Plan
-from tramontane.scheduler.unblock import ways_out
-from tramontane.scheduler.whatif import Case
+from tramontane.scheduler.unblocking.unblock import ways_out
+from tramontane.scheduler.unblocking.whatif import Case
 
 BLADES = 5000
 GANGS = 25

@@ -17,7 +17,7 @@ from bench.engine import HALLS, LEVELS, NOW, World, fleet_of, gang, p99, times_m
 from bench.placement_chart import draw
 from bench.results import Budget
 from tramontane.scheduler.gangs import GangRecord
-from tramontane.scheduler.pack import EXACT_STEPS
+from tramontane.scheduler.packing.pack import EXACT_STEPS
 from tramontane.scheduler.place import Plan, place
 from tramontane.scheduler.snapshot import take_snapshot
 

@@ -27,9 +27,9 @@ from tramontane.scheduler.gangs import GangRecord
 from tramontane.scheduler.leaving import gpu_hours_lost
 from tramontane.scheduler.saved import Saved, prune
 from tramontane.scheduler.status import render
-from tramontane.scheduler.turns import Decided, decided, turns
-from tramontane.scheduler.unblock import ways_out
-from tramontane.scheduler.whatif import Case, WayOut
+from tramontane.scheduler.unblocking.turns import Decided, decided, turns
+from tramontane.scheduler.unblocking.unblock import ways_out
+from tramontane.scheduler.unblocking.whatif import Case, WayOut
 from tramontane.scheduler.world import OURS_AND_UNBOUND, UNFINISHED_AND_BOUND
 
 KINDS = {

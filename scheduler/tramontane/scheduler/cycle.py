@@ -28,11 +28,11 @@ from tramontane.kube.events import EventRecorder
 from tramontane.kube.gcpause import gc_paused
 from tramontane.kube.resources import GANGS, PODS
 from tramontane.scheduler import metrics
-from tramontane.scheduler.binder import Binder
 from tramontane.scheduler.engine import Outcome, Pass, decide
 from tramontane.scheduler.forecast import Learner
+from tramontane.scheduler.foreign.binder import Binder
+from tramontane.scheduler.foreign.member import decode_member
 from tramontane.scheduler.gangs import PLACED, GangRecord, decode_gang
-from tramontane.scheduler.member import decode_member
 from tramontane.scheduler.status import Change, change, render
 from tramontane.scheduler.world import OURS, World
 

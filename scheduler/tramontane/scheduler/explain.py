@@ -32,7 +32,7 @@ from tramontane.api.reasons import PendingReason
 from tramontane.scheduler.fit import Groups, in_words, masks_ever, masks_now
 from tramontane.scheduler.fleet import Pool
 from tramontane.scheduler.gangs import Ask, GangRecord
-from tramontane.scheduler.mixed import most_seats, types_of
+from tramontane.scheduler.packing.mixed import most_seats, types_of
 from tramontane.scheduler.snapshot import Snapshot
 from tramontane.scheduler.topology import POOL_LEVEL, BoolArray, IntArray
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from tramontane.scheduler.fleet import Pool
 from tramontane.scheduler.gangs import Ask, GangRecord
-from tramontane.scheduler.mixed import MOST_ASKS
+from tramontane.scheduler.packing.mixed import MOST_ASKS
 from tramontane.scheduler.records import GPU
 from tramontane.scheduler.snapshot import Snapshot
 from tramontane.scheduler.topology import BoolArray, IntArray

@@ -18,8 +18,8 @@ from tramontane.scheduler.explain import Refusal
 from tramontane.scheduler.fit import Groups, groups_of, masks_now, room_now
 from tramontane.scheduler.fleet import Pool
 from tramontane.scheduler.gangs import GangRecord, Placement
-from tramontane.scheduler.mixed import choose_mixed
-from tramontane.scheduler.pack import (
+from tramontane.scheduler.packing.mixed import choose_mixed
+from tramontane.scheduler.packing.pack import (
     EXACT_STEPS,
     LEMON_STEPS,
     Choice,

@@ -11,7 +11,7 @@ from tramontane.api.names import (
     LABEL_SEAT,
     LABEL_WORK,
 )
-from tramontane.scheduler.member import ANNOTATION_PACK_MODE, is_foreign
+from tramontane.scheduler.foreign.member import ANNOTATION_PACK_MODE, is_foreign
 from tramontane.scheduler.records import Raw
 
 META: Final = ("name", "namespace", "deletionTimestamp")

@@ -18,7 +18,7 @@ import numpy as np
 from tramontane.scheduler.fit import in_words
 from tramontane.scheduler.fleet import Pool
 from tramontane.scheduler.gangs import GangRecord, Placement
-from tramontane.scheduler.pack import LEMON_STEPS
+from tramontane.scheduler.packing.pack import LEMON_STEPS
 from tramontane.scheduler.place import common_domain, pick_spares, slices_of, top_level
 from tramontane.scheduler.records import GPU
 from tramontane.scheduler.snapshot import Snapshot

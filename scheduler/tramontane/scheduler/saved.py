@@ -21,8 +21,9 @@ from tramontane.api import clock
 from tramontane.api.errors import InvalidValue
 from tramontane.scheduler.engine import Pass, decide
 from tramontane.scheduler.fleet import Fleet, build_fleet
+from tramontane.scheduler.foreign.member import Member, decode_member, is_foreign
+from tramontane.scheduler.foreign.roster import Roster
 from tramontane.scheduler.gangs import GangRecord, decode_gang
-from tramontane.scheduler.member import Member, decode_member, is_foreign
 from tramontane.scheduler.pruned import PRUNE
 from tramontane.scheduler.records import (
     PodRecord,
@@ -33,7 +34,6 @@ from tramontane.scheduler.records import (
     decode_pod,
     decode_pool,
 )
-from tramontane.scheduler.roster import Roster
 from tramontane.scheduler.snapshot import Pods
 from tramontane.scheduler.status import render
 

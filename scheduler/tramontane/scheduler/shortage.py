@@ -22,7 +22,7 @@ import numpy as np
 from tramontane.scheduler.fit import groups_of, room_now
 from tramontane.scheduler.fleet import Pool
 from tramontane.scheduler.gangs import GangRecord
-from tramontane.scheduler.mixed import most_seats, types_of
+from tramontane.scheduler.packing.mixed import most_seats, types_of
 from tramontane.scheduler.place import slices_of, top_level
 from tramontane.scheduler.snapshot import Snapshot
 from tramontane.scheduler.topology import IntArray, Topology

@@ -22,11 +22,12 @@ from tramontane.api.names import SCHEDULER_NAME
 from tramontane.kube.client import Client
 from tramontane.kube.informer import Informer
 from tramontane.kube.resources import BLADES, GANGS, NODEPOOLS, NODES, PODS
-from tramontane.scheduler.counts import Counts
 from tramontane.scheduler.fleet import Fleet, build_fleet, refresh
-from tramontane.scheduler.foreign import ForeignGang
+from tramontane.scheduler.foreign.counts import Counts
+from tramontane.scheduler.foreign.gangs import ForeignGang
+from tramontane.scheduler.foreign.member import Member, decode_member, is_foreign
+from tramontane.scheduler.foreign.roster import Roster
 from tramontane.scheduler.gangs import GangRecord, decode_gang
-from tramontane.scheduler.member import Member, decode_member, is_foreign
 from tramontane.scheduler.memory import Memory
 from tramontane.scheduler.records import (
     BladeRecord,
@@ -38,7 +39,6 @@ from tramontane.scheduler.records import (
     decode_pod,
     decode_pool,
 )
-from tramontane.scheduler.roster import Roster
 from tramontane.scheduler.snapshot import Pods
 
 UNFINISHED = "status.phase!=Succeeded,status.phase!=Failed"

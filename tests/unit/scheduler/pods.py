@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from tramontane.scheduler.member import Member, decode_member
+from tramontane.scheduler.foreign.member import Member, decode_member
 from tramontane.scheduler.records import GPU
 
 

@@ -8,8 +8,8 @@ from tramontane.kube.client import Client
 from tramontane.kube.errors import Conflict, NotFound, Unreachable
 from tramontane.kube.resources import PODS, Resource
 from tramontane.scheduler.cycle import Cycle
+from tramontane.scheduler.foreign.member import decode_member
 from tramontane.scheduler.gangs import decode_gang
-from tramontane.scheduler.member import decode_member
 from tramontane.scheduler.world import OURS, World, decode_bound
 from unit.scheduler.builders import LEVELS
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from tramontane.kube.errors import ApiError, Forbidden, NotFound, Unreachable
-from tramontane.scheduler import binder
-from tramontane.scheduler.binder import PATIENCE_S, SETTLE_S, UNSEEN_S
-from tramontane.scheduler.member import decode_member
+from tramontane.scheduler.foreign import binder
+from tramontane.scheduler.foreign.binder import PATIENCE_S, SETTLE_S, UNSEEN_S
+from tramontane.scheduler.foreign.member import decode_member
 from unit.scheduler.pods import a_gang, of_gang, raw_pod
 from unit.scheduler.shell import Bench
 

@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tramontane.scheduler.field import Field, Wish, field_of
-from tramontane.scheduler.knapsack import weights_for
-from tramontane.scheduler.pack import Choice, choose
+from tramontane.scheduler.packing.field import Field, Wish, field_of
+from tramontane.scheduler.packing.knapsack import weights_for
+from tramontane.scheduler.packing.pack import Choice, choose
 from tramontane.scheduler.topology import build_topology
 
 thorough = settings(max_examples=int(os.environ.get("TRAMONTANE_EXAMPLES", "150")), deadline=None)

@@ -11,9 +11,9 @@ import pytest
 from tramontane.kube.client import Client
 from tramontane.kube.errors import NotFound, Unreachable
 from tramontane.kube.resources import Resource
-from tramontane.scheduler import counts
-from tramontane.scheduler.counts import Counts
-from tramontane.scheduler.groups import UPSTREAM, VOLCANO, WHOLE, Group
+from tramontane.scheduler.foreign import counts
+from tramontane.scheduler.foreign.counts import Counts
+from tramontane.scheduler.foreign.groups import UPSTREAM, VOLCANO, WHOLE, Group
 
 
 class Server:

@@ -7,9 +7,8 @@ import pytest
 
 from tramontane.scheduler.affinity import Requirement
 from tramontane.scheduler.engine import decide
-from tramontane.scheduler.foreign import ForeignGang, gangs_of
-from tramontane.scheduler.gangs import Ask, Toleration
-from tramontane.scheduler.groups import (
+from tramontane.scheduler.foreign.gangs import ForeignGang, gangs_of
+from tramontane.scheduler.foreign.groups import (
     COSCHEDULING,
     JOBSET,
     UPSTREAM,
@@ -24,7 +23,8 @@ from tramontane.scheduler.groups import (
     upstream_sizes,
     workload_sizes,
 )
-from tramontane.scheduler.member import Member, decode_member, is_foreign
+from tramontane.scheduler.foreign.member import Member, decode_member, is_foreign
+from tramontane.scheduler.gangs import Ask, Toleration
 from tramontane.scheduler.records import GPU, PoolRecord
 from unit.scheduler.builders import LEVELS, NOW, Hall
 from unit.scheduler.pods import a_gang, members, of_gang, raw_pod

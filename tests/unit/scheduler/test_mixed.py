@@ -9,7 +9,7 @@ import highspy
 import numpy as np
 import pytest
 
-from tramontane.scheduler.mixed import choose_mixed, most_seats, types_of
+from tramontane.scheduler.packing.mixed import choose_mixed, most_seats, types_of
 from tramontane.scheduler.topology import BoolArray, Topology, build_topology
 
 INSTANCES = int(os.environ.get("TRAMONTANE_EXAMPLES", "200"))

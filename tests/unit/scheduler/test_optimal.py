@@ -13,8 +13,8 @@ import highspy
 import numpy as np
 import pytest
 
-from tramontane.scheduler.field import Field, Wish, field_of
-from tramontane.scheduler.pack import Choice, choose
+from tramontane.scheduler.packing.field import Field, Wish, field_of
+from tramontane.scheduler.packing.pack import Choice, choose
 from tramontane.scheduler.topology import Topology, build_topology
 
 INSTANCES = int(os.environ.get("TRAMONTANE_EXAMPLES", "400"))

@@ -8,8 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tramontane.scheduler.gangs import GangRecord
-from tramontane.scheduler.greedy import fewest
-from tramontane.scheduler.mixed import choose_mixed, most_seats
+from tramontane.scheduler.packing.greedy import fewest
+from tramontane.scheduler.packing.mixed import choose_mixed, most_seats
 from tramontane.scheduler.place import Plan, place
 from tramontane.scheduler.topology import build_topology
 from unit.scheduler.builders import Hall, gang, racks_of

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from tramontane.scheduler.foreign import ForeignGang
-from tramontane.scheduler.groups import WHOLE, Group, Sizes
-from tramontane.scheduler.member import Member, decode_member
+from tramontane.scheduler.foreign.gangs import ForeignGang
+from tramontane.scheduler.foreign.groups import WHOLE, Group, Sizes
+from tramontane.scheduler.foreign.member import Member, decode_member
+from tramontane.scheduler.foreign.roster import Roster
 from tramontane.scheduler.records import PoolRecord
-from tramontane.scheduler.roster import Roster
 from unit.scheduler.builders import LEVELS, NOW
 from unit.scheduler.pods import a_gang, of_gang, raw_pod
 

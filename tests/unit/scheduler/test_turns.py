@@ -7,8 +7,8 @@ from typing import Any
 
 from tramontane.scheduler.gangs import GangRecord, Told
 from tramontane.scheduler.records import PoolRecord, TenantRecord
-from tramontane.scheduler.turns import Decided, decided, turns
-from tramontane.scheduler.whatif import Case, Change, Kind, WayOut
+from tramontane.scheduler.unblocking.turns import Decided, decided, turns
+from tramontane.scheduler.unblocking.whatif import Case, Change, Kind, WayOut
 from unit.scheduler.builders import NOW, Hall, gang, placed
 
 SEEDS = int(os.environ.get("TRAMONTANE_EXAMPLES", "60"))

@@ -14,8 +14,8 @@ import pytest
 from tramontane.scheduler.gangs import Ask, GangRecord, Slot, Told
 from tramontane.scheduler.place import Plan
 from tramontane.scheduler.records import GPU, PodRecord, amounts
-from tramontane.scheduler.unblock import ways_out
-from tramontane.scheduler.whatif import Case, Change, Kind, WayOut
+from tramontane.scheduler.unblocking.unblock import ways_out
+from tramontane.scheduler.unblocking.whatif import Case, Change, Kind, WayOut
 from unit.scheduler.builders import NOW, WHOLE, Hall, gang, placed
 
 CASES = int(os.environ.get("TRAMONTANE_EXAMPLES", "1000"))

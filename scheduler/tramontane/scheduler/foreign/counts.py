@@ -15,7 +15,7 @@ from tramontane.kube.client import Client
 from tramontane.kube.errors import ApiError, NotFound, Unreachable
 from tramontane.kube.informer import Informer
 from tramontane.kube.resources import Resource
-from tramontane.scheduler.groups import (
+from tramontane.scheduler.foreign.groups import (
     COSCHEDULING,
     JOBSET,
     UPSTREAM,

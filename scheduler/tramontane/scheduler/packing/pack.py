@@ -22,8 +22,8 @@ from typing import Final
 
 import numpy as np
 
-from tramontane.scheduler import exact, greedy
-from tramontane.scheduler.field import LEMON_STEPS, Field, Task, Wish, field_of, room_for
+from tramontane.scheduler.packing import exact, greedy
+from tramontane.scheduler.packing.field import LEMON_STEPS, Field, Task, Wish, field_of, room_for
 from tramontane.scheduler.topology import Topology
 
 __all__ = [

@@ -15,11 +15,11 @@ from typing import Final
 
 import numpy as np
 
-from tramontane.scheduler.field import fewest_of
-from tramontane.scheduler.knapsack import Amount
-from tramontane.scheduler.pack import EXACT_STEPS, domains_of
+from tramontane.scheduler.packing.field import fewest_of
+from tramontane.scheduler.packing.knapsack import Amount
+from tramontane.scheduler.packing.pack import EXACT_STEPS, domains_of
+from tramontane.scheduler.packing.vectors import divide
 from tramontane.scheduler.topology import BoolArray, IntArray, Topology
-from tramontane.scheduler.vectors import divide
 
 # 2^8 sets of slots are looked at; a gang with more different asks uses blades that serve all.
 MOST_ASKS: Final = 8

@@ -3,15 +3,15 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from tramontane.scheduler import wording
 from tramontane.scheduler.fit import groups_of
 from tramontane.scheduler.fleet import Pool
 from tramontane.scheduler.gangs import GangRecord
 from tramontane.scheduler.place import misconfigured
 from tramontane.scheduler.shortage import fits
 from tramontane.scheduler.topology import IntArray
-from tramontane.scheduler.whatif import Case, Change, Kind, WayOut
-from tramontane.scheduler.wording import Rewrite
+from tramontane.scheduler.unblocking import wording
+from tramontane.scheduler.unblocking.whatif import Case, Change, Kind, WayOut
+from tramontane.scheduler.unblocking.wording import Rewrite
 
 Fits = Callable[[Rewrite], bool]
 

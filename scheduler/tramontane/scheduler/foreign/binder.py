@@ -25,12 +25,12 @@ from tramontane.kube.errors import ApiError, Conflict, NotFound, Unreachable
 from tramontane.kube.events import EventRecorder
 from tramontane.kube.resources import PODS
 from tramontane.scheduler import metrics
-from tramontane.scheduler.foreign import ForeignGang
+from tramontane.scheduler.foreign.gangs import ForeignGang
+from tramontane.scheduler.foreign.member import UNSCHEDULABLE, Member, decode_member, is_foreign
+from tramontane.scheduler.foreign.roster import Roster
 from tramontane.scheduler.gangs import PLACED
-from tramontane.scheduler.member import UNSCHEDULABLE, Member, decode_member, is_foreign
 from tramontane.scheduler.outcome import Outcome
 from tramontane.scheduler.records import FINISHED
-from tramontane.scheduler.roster import Roster
 
 log = logging.getLogger(__name__)
 

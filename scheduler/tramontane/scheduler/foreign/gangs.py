@@ -22,9 +22,9 @@ from typing import Any
 
 from tramontane.api.names import ANNOTATION_GANG_SIZE, LABEL_POOL
 from tramontane.api.reasons import PendingReason
+from tramontane.scheduler.foreign.groups import ALONE, WHOLE, Sizes
+from tramontane.scheduler.foreign.member import Member
 from tramontane.scheduler.gangs import PLACED, Ask, GangRecord, Placement, Slot, Told
-from tramontane.scheduler.groups import ALONE, WHOLE, Sizes
-from tramontane.scheduler.member import Member
 from tramontane.scheduler.records import PoolRecord
 from tramontane.scheduler.topology import natural
 

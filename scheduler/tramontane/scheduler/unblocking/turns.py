@@ -15,14 +15,14 @@ from dataclasses import dataclass, replace
 
 from tramontane.api.quantity import format_duration
 from tramontane.api.reasons import PendingReason
-from tramontane.scheduler import wording
 from tramontane.scheduler.engine import Outcome, Pass, decide
 from tramontane.scheduler.explain import MOST_SHOWN
 from tramontane.scheduler.gangs import GangRecord
 from tramontane.scheduler.leaving import gpu_hours_lost
 from tramontane.scheduler.place import Plan
 from tramontane.scheduler.sharing import gpus_of_seats
-from tramontane.scheduler.whatif import Case, Change, Kind, WayOut
+from tramontane.scheduler.unblocking import wording
+from tramontane.scheduler.unblocking.whatif import Case, Change, Kind, WayOut
 
 # Whole minutes: nobody plans a run by the second.
 MINUTE_S = 60.0

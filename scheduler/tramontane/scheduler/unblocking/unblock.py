@@ -27,22 +27,22 @@ free, there is one way out of two steps: ask for what the pool has, then the fir
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from tramontane.scheduler.ends import (
+from tramontane.scheduler.explain import MOST_SHOWN
+from tramontane.scheduler.fleet import Pool
+from tramontane.scheduler.leaving import gpu_hours_lost
+from tramontane.scheduler.place import Plan, misconfigured
+from tramontane.scheduler.shortage import fewest
+from tramontane.scheduler.unblocking.ends import (
     blades_of,
     cheapest_ends,
     fewest_ends,
     holders_of,
     next_ends,
 )
-from tramontane.scheduler.explain import MOST_SHOWN
-from tramontane.scheduler.fleet import Pool
-from tramontane.scheduler.growth import more_blades
-from tramontane.scheduler.leaving import gpu_hours_lost
-from tramontane.scheduler.place import Plan, misconfigured
-from tramontane.scheduler.rewrites import firsts, of_the_gang, other_pool
-from tramontane.scheduler.shortage import fewest
-from tramontane.scheduler.whatif import Case, Change, Kind, WayOut
-from tramontane.scheduler.wording import Rewrite
+from tramontane.scheduler.unblocking.growth import more_blades
+from tramontane.scheduler.unblocking.rewrites import firsts, of_the_gang, other_pool
+from tramontane.scheduler.unblocking.whatif import Case, Change, Kind, WayOut
+from tramontane.scheduler.unblocking.wording import Rewrite
 
 _ORDER = {kind: number for number, kind in enumerate(Kind)}
 

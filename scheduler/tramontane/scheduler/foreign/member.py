@@ -18,8 +18,8 @@ from tramontane.api.names import (
     SCHEDULER_NAME,
 )
 from tramontane.scheduler.affinity import Term, decode_terms
+from tramontane.scheduler.foreign.groups import ALONE, Group, group_of, size_annotation
 from tramontane.scheduler.gangs import Ask, decode_ask
-from tramontane.scheduler.groups import ALONE, Group, group_of, size_annotation
 from tramontane.scheduler.records import Raw, pod_requests
 
 ANNOTATION_PACK_MODE: Final = "tramontane.dev/pack-mode"

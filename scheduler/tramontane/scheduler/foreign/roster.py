@@ -18,9 +18,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from tramontane.scheduler.foreign import ForeignGang, gangs_of
-from tramontane.scheduler.groups import Group, Sizes
-from tramontane.scheduler.member import Member
+from tramontane.scheduler.foreign.gangs import ForeignGang, gangs_of
+from tramontane.scheduler.foreign.groups import Group, Sizes
+from tramontane.scheduler.foreign.member import Member
 from tramontane.scheduler.records import PoolRecord
 
 

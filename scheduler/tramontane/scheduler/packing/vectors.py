@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tramontane.scheduler.field import owners
-from tramontane.scheduler.knapsack import (
+from tramontane.scheduler.packing.field import owners
+from tramontane.scheduler.packing.knapsack import (
     NEVER,
     Amount,
     Layer,

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from tramontane.scheduler.field import Field, Room, Task, fewest_of, owners
+from tramontane.scheduler.packing.field import Field, Room, Task, fewest_of, owners
 from tramontane.scheduler.topology import Topology
 
 SUBSET_STEPS: Final = 20_000

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tramontane.scheduler.field import Field, Task, fewest_of, owners
-from tramontane.scheduler.knapsack import (
+from tramontane.scheduler.packing.field import Field, Task, fewest_of, owners
+from tramontane.scheduler.packing.knapsack import (
     NEVER,
     Amount,
     Layer,

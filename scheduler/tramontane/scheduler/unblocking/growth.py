@@ -11,8 +11,8 @@ from tramontane.scheduler.gangs import GangRecord
 from tramontane.scheduler.place import Plan, misconfigured
 from tramontane.scheduler.records import Requests
 from tramontane.scheduler.shortage import needs_of, rooms_of
-from tramontane.scheduler.whatif import Added, Case, Change, Kind, WayOut
-from tramontane.scheduler.wording import amount_in_words, least
+from tramontane.scheduler.unblocking.whatif import Added, Case, Change, Kind, WayOut
+from tramontane.scheduler.unblocking.wording import amount_in_words, least
 
 
 def more_blades(case: Case, pool: Pool) -> Iterator[WayOut]:

@@ -14,7 +14,7 @@ import numpy as np
 from tramontane.scheduler.fleet import Fleet, Pool
 from tramontane.scheduler.gangs import Ask, GangRecord, Slot, Toleration
 from tramontane.scheduler.records import CPU, GPU
-from tramontane.scheduler.whatif import passing
+from tramontane.scheduler.unblocking.whatif import passing
 
 GIB = 1 << 30
 

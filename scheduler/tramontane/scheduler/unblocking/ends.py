@@ -24,8 +24,8 @@ from tramontane.scheduler.place import Plan
 from tramontane.scheduler.shortage import Need, fits, lacks, needs_of, rooms_of
 from tramontane.scheduler.timetable import placed_since_s
 from tramontane.scheduler.topology import IntArray
-from tramontane.scheduler.whatif import Case, Change
-from tramontane.scheduler.wording import least
+from tramontane.scheduler.unblocking.whatif import Case, Change
+from tramontane.scheduler.unblocking.wording import least
 
 MOST_DOMAINS = 3
 MOST_TRIED = 16
