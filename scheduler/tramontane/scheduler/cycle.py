@@ -32,8 +32,9 @@ from tramontane.scheduler.engine import Outcome, Pass, decide
 from tramontane.scheduler.forecast import Learner
 from tramontane.scheduler.foreign.binder import Binder
 from tramontane.scheduler.foreign.member import decode_member
-from tramontane.scheduler.gangs import PLACED, GangRecord, decode_gang
+from tramontane.scheduler.gangs import GangRecord, decode_gang
 from tramontane.scheduler.status import Change, change, render
+from tramontane.scheduler.telling import Teller
 from tramontane.scheduler.world import OURS, World
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,8 @@ WORDS_EVERY_S = 5.0
 MOST_WORDS = 100
 RETRY_S = (0.5, 30.0)
 SERVER_FAULT = 500
+# A start within a resync of its promise has kept it: nothing else wakes the cycle at that time.
+LATE_S = RESYNC_S
 COMPONENT = "tramontane.dev/scheduler"
 
 
@@ -65,6 +68,7 @@ class Cycle:
         self._events = EventRecorder(client, COMPONENT)
         self._binder = Binder(client, world.roster, self._events, world.changed.set)
         self._learner = Learner()
+        self._teller = Teller(self._events)
         self._worded: dict[str, float] = {}
         self._failures = 0
         self._decided_in_s = 0.0
@@ -113,12 +117,13 @@ class Cycle:
             done = decide(world.fleet(), records, world.pods, now_s, found, forecast=forecast)
         self._decided_in_s = time.perf_counter() - began
         self._learn(records, done, now_s)
-        metrics.count_pass(done, self._decided_in_s)
+        metrics.count_pass(done, self._decided_in_s, records)
         world.hungry = done.hungry
         for key, finding in found.items():
             log.warning("gang edited gang=%s finding=%r", key, finding.text)
         if not self._leading():
             return RESYNC_S
+        self._teller.looked_at(world.fleet())
         say_s = self._binder.carry_out(foreign, done.outcomes, now_s)
         keys, late = self._to_write(gangs, done, now_s)
         results = await asyncio.gather(
@@ -134,7 +139,8 @@ class Cycle:
             for key, outcome in done.outcomes.items()
             if outcome.placement is not None and gangs[key].placement is None
         ]
-        self._learner.started(started, now_s)
+        for late_s in self._learner.started(started, now_s):
+            metrics.PROMISES.labels("late" if late_s > LATE_S else "kept").inc()
         self._learner.waits(done.promised(), now_s)
 
     def _to_write(
@@ -185,7 +191,7 @@ class Cycle:
             return False
         metrics.WRITES.labels("ok").inc()
         memory.wrote(decode_gang(answer), trusted=is_trusted(outcome))
-        _tell(gang, outcome, now_s)
+        self._teller.wrote(gang, outcome, now_s)
         return True
 
     async def _read_bound(self) -> None:
@@ -230,35 +236,6 @@ def is_trusted(outcome: Outcome) -> bool:
     One that is known to be wrong is not: a person is asked to correct it, and may.
     """
     return outcome.placement is None or outcome.reason != PendingReason.MISCONFIGURED
-
-
-def _tell(gang: GangRecord, outcome: Outcome, now_s: float) -> None:
-    """Log and count what was just written."""
-    if gang.placement is None and outcome.phase == PLACED and outcome.placement is not None:
-        metrics.PLACED.inc()
-        since = gang.waiting_since_s()
-        metrics.WAIT_SECONDS.observe(max(0.0, now_s - (gang.created_s if since is None else since)))
-        log.info(
-            "gang placed gang=%s seats=%d spares=%d epoch=%d",
-            gang.key,
-            len(outcome.placement.seats),
-            len(outcome.placement.spares),
-            outcome.epoch,
-        )
-    for move in outcome.moves:
-        to = "spare" if move.was_spare else "free"
-        metrics.MOVED.labels(to).inc()
-        log.info(
-            "seat moved gang=%s seat=%d old=%s new=%s to=%s epoch=%d",
-            gang.key,
-            move.seat,
-            move.old,
-            move.new,
-            to,
-            outcome.epoch,
-        )
-    if outcome.reason and outcome.reason != gang.told.reason:
-        log.info("gang waits gang=%s reason=%s", gang.key, outcome.reason)
 
 
 async def _either(changed: asyncio.Event, stop: asyncio.Event, timeout_s: float) -> None:

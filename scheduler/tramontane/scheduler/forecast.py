@@ -51,9 +51,11 @@ class Learner:
 
     forecast: Forecast = Forecast()
     _promises: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    _latest: dict[str, float] = field(default_factory=dict)
 
     def waits(self, promised: Mapping[str, float], now_s: float) -> None:
         """Note what the waiting gangs are promised now; those not named wait no longer."""
+        self._latest = dict(promised)
         for key in self._promises.keys() - promised.keys():
             del self._promises[key]
         for key, at_s in promised.items():
@@ -62,10 +64,15 @@ class Learner:
             if wait_s >= LEAST_WAIT_S and (not noted or wait_s <= noted[-1][1] * STEP):
                 noted.append((now_s, wait_s))
 
-    def started(self, keys: Iterable[str], now_s: float) -> None:
-        """Learn from gangs that start now; call it before `waits` forgets them."""
+    def started(self, keys: Iterable[str], now_s: float) -> list[float]:
+        """Learn from gangs that start now; call it before `waits` forgets them.
+
+        Returns by how many seconds each start that was promised comes after its last promise.
+        """
+        keys = tuple(keys)
         quotients = [
             (now_s - at_s) / wait_s for key in keys for at_s, wait_s in self._promises.pop(key, ())
         ]
         if quotients:
             self.forecast = self.forecast.learnt(quotients)
+        return [now_s - self._latest.pop(key) for key in keys if key in self._latest]

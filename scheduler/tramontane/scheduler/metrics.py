@@ -1,11 +1,16 @@
 """Count what the scheduler decides and how long it takes."""
 
 from collections import Counter as Tally
+from collections.abc import Iterator, Mapping
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from tramontane.api.reasons import PendingReason
-from tramontane.scheduler.engine import Pass
+from tramontane.scheduler.gangs import GangRecord
+from tramontane.scheduler.load import loads
+from tramontane.scheduler.outcome import Pass
 
 DECISION_SECONDS = Histogram(
     "tramontane_scheduler_decision_seconds",
@@ -14,7 +19,8 @@ DECISION_SECONDS = Histogram(
 )
 WAIT_SECONDS = Histogram(
     "tramontane_scheduler_gang_wait_seconds",
-    "Time a gang waited until it was placed",
+    "Time a gang waited until it was placed, by the last reason it waited for",
+    ["reason"],
     buckets=(0.1, 0.25, 0.5, 1, 5, 30, 60, 300, 1800, 7200, 86400),
 )
 PENDING = Gauge(
@@ -28,6 +34,14 @@ WRITES = Counter(
     "Writes of Gang.status by outcome: ok, refused, unanswered",
     ["outcome"],
 )
+ORDERED = Counter(
+    "tramontane_scheduler_preemptions", "Gangs that were asked to give way, by pool", ["pool"]
+)
+PROMISES = Counter(
+    "tramontane_scheduler_promises",
+    "Starts of gangs that were promised one, by outcome: kept, late",
+    ["outcome"],
+)
 BINDINGS = Counter(
     "tramontane_scheduler_bindings",
     "Bindings of pods of other controllers by outcome: ok, gone, refused, unanswered",
@@ -38,9 +52,55 @@ ASSUMED = Gauge(
 )
 
 
-def count_pass(done: Pass, seconds: float) -> None:
+class _Loads(Collector):
+    """Export how pools are used after the last pass, computed when somebody asks."""
+
+    def __init__(self) -> None:
+        self._done = Pass()
+        self._gangs: Mapping[str, GangRecord] = {}
+
+    def show(self, done: Pass, gangs: Mapping[str, GangRecord]) -> None:
+        """Take a pass and its gangs."""
+        self._done, self._gangs = done, gangs
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the families."""
+        gpus = _gauge("gpus", "GPUs by use: out of service, allocated, held, free", "use")
+        placeable = _gauge(
+            "placeable_blades",
+            "Largest gang of whole blades that each domain of the widest level could take now",
+            "domain",
+        )
+        waiting = _gauge("waiting_blades", "Seats of the largest gang that waits")
+        fragmented = _gauge(
+            "fragmentation_ratio", "Share of free GPUs on blades that are partly in use"
+        )
+        promises = _gauge("reserved_gangs", "Gangs that wait and are promised blades")
+        oddities = _gauge("topology_oddities", "Levels whose labels are missing or contradict")
+        for load in loads(self._done, self._gangs):
+            for use, count in load.gpus.items():
+                gpus.add_metric((load.pool, use), count)
+            for domain, blades in load.placeable.items():
+                placeable.add_metric((load.pool, domain), blades)
+            waiting.add_metric((load.pool,), load.largest_waiting)
+            fragmented.add_metric((load.pool,), load.fragmented)
+            promises.add_metric((load.pool,), load.reservations)
+            oddities.add_metric((load.pool,), load.oddities)
+        yield from (gpus, placeable, waiting, fragmented, promises, oddities)
+
+
+def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"tramontane_scheduler_{name}", text, labels=("pool", *labels))
+
+
+_LOADS = _Loads()
+REGISTRY.register(_LOADS)
+
+
+def count_pass(done: Pass, seconds: float, gangs: Mapping[str, GangRecord]) -> None:
     """Count one pass; a reason that nobody has any more is 0, not absent."""
     DECISION_SECONDS.observe(seconds)
+    _LOADS.show(done, gangs)
     reasons = Tally(outcome.reason for outcome in done.outcomes.values() if outcome.reason)
     for reason in PendingReason:
         PENDING.labels(reason.value).set(reasons[reason])

@@ -9,17 +9,10 @@ from tramontane.lab.paths import LabError
 from tramontane.lab.queueing import fifo
 from tramontane.lab.queueing.hall import Hall
 from tramontane.lab.queueing.learning import Scheduler
+from tramontane.lab.queueing.lives import Fault, Life, Promise, Run
 from tramontane.lab.queueing.measure import estimates, late, quantile, waits_by_size
 from tramontane.lab.queueing.promises import Broken, Watched
-from tramontane.lab.queueing.simulate import (
-    SAVE_S,
-    SETBACK_S,
-    Fault,
-    Life,
-    Promise,
-    Run,
-    simulate,
-)
+from tramontane.lab.queueing.simulate import SAVE_S, SETBACK_S, simulate
 from tramontane.lab.queueing.trace import Job, Shape, draw, job
 from tramontane.scheduler.engine import Outcome, Pass
 from tramontane.scheduler.fleet import Fleet

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from tramontane.lab.queueing.hall import Hall
+from tramontane.lab.queueing.lives import Fault, Run
 from tramontane.lab.queueing.promises import Watched
-from tramontane.lab.queueing.simulate import Fault, Run, simulate
+from tramontane.lab.queueing.simulate import simulate
 from tramontane.lab.queueing.trace import Job, job
 from tramontane.scheduler.engine import decide
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from tramontane.lab.queueing.simulate import FOREVER, Life, Promise, Run
+from tramontane.lab.queueing.lives import FOREVER, Life, Promise, Run
 
 TOLERANCE_S: Final = 1.0  # a start is decided in whole seconds
 WAITED_S: Final = 60.0  # who waited less was told nothing worth a judgement

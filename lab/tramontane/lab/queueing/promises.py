@@ -19,8 +19,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from tramontane.lab.queueing.lives import FOREVER, Promise
 from tramontane.lab.queueing.measure import TOLERANCE_S
-from tramontane.lab.queueing.simulate import FOREVER, Policy, Promise
+from tramontane.lab.queueing.simulate import Policy
 from tramontane.scheduler.engine import Outcome, Pass
 from tramontane.scheduler.fleet import Fleet
 from tramontane.scheduler.gangs import GangRecord

@@ -12,16 +12,17 @@ away while it is out of service, ends the simulation.
 
 import heapq
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Final
 
 from tramontane.lab.paths import LabError
 from tramontane.lab.queueing.hall import Hall
+from tramontane.lab.queueing.lives import FOREVER, Fault, Life, Promise, Run
 from tramontane.lab.queueing.trace import Job
 from tramontane.scheduler.engine import Outcome, Pass
 from tramontane.scheduler.fleet import HEALTHY, Fleet
-from tramontane.scheduler.gangs import PLACED, PREEMPTING, Estimate, GangRecord, Told
+from tramontane.scheduler.gangs import PLACED, PREEMPTING, GangRecord, Told
 from tramontane.scheduler.records import PodRecord
 from tramontane.scheduler.snapshot import Pods
 
@@ -31,61 +32,6 @@ SAVE_S: Final = 60.0  # from the order to give way to the last pod's end
 SETBACK_S: Final = 600.0  # work since the last save, and the restart
 # Estimates of a waiting gang change with every pass: of those within this time, one is kept.
 ESTIMATES_EVERY_S: Final = 600.0
-FOREVER: Final = float("inf")
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Hold when a blade fails, and when it is back in service."""
-
-    blade: str
-    at_s: float
-    back_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Promise:
-    """Hold the start that a gang was promised, and when that was said."""
-
-    made_s: float
-    start_s: float
-
-
-@dataclass(slots=True)
-class Life:
-    """Hold what became of a job. `start_s` is its first start; `promises` are those that differ."""
-
-    job: Job
-    start_s: float | None = None
-    end_s: float | None = None
-    preempted: int = 0
-    promises: list[Promise] = field(default_factory=list)
-    estimates: list[tuple[float, Estimate]] = field(default_factory=list)
-
-    @property
-    def wait_s(self) -> float:
-        """Return how long the job waited; for ever if it never started."""
-        return FOREVER if self.start_s is None else self.start_s - self.job.gang.created_s
-
-
-@dataclass(slots=True)
-class Run:
-    """Hold what became of all jobs, in the order of the trace.
-
-    `used_s` are the blade-seconds taken by gangs until the last arrival, of `offered_s`: what
-    comes after is the end of the trace, not of a policy's making.
-    """
-
-    lives: list[Life]
-    used_s: float
-    offered_s: float
-    passes: int
-    faults: Sequence[Fault] = ()
-
-    @property
-    def utilisation(self) -> float:
-        """Return the share of the hall's time that gangs held, until the last arrival."""
-        return self.used_s / self.offered_s if self.offered_s else 0.0
 
 
 class _Kind(IntEnum):
