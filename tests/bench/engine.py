@@ -28,6 +28,7 @@ from tramontane.scheduler.records import (
     amounts,
 )
 from tramontane.scheduler.snapshot import Pods
+from tramontane.scheduler.waiting import MOST_RESERVED
 
 NOW = 1_000_000.0
 LEVELS = (("block", "topology/block"), ("rack", "topology/rack"))
@@ -100,6 +101,13 @@ class World:
         for seat, name in enumerate(seats):
             pod = PodRecord(name, key, seat, deleting=False, requests=WHOLE.requests)
             self.pods.change(f"{key}-{seat}", None, pod)
+
+    def limit(self, rng: random.Random) -> None:
+        """Give the gangs limits, starts, and work that a preemption would waste."""
+        for key, one in self.gangs.items():
+            told = replace(one.told, placed_s=NOW - rng.uniform(0, 7200))
+            limit_s, lost = rng.uniform(10_800, 259_200), rng.uniform(0, 8) * one.slots[0].count
+            self.gangs[key] = replace(one, told=told, max_runtime_s=limit_s, lost_work=lost)
 
     def decide(self, *more: GangRecord) -> Pass:
         """Return what one pass decides about all gangs and some more."""
@@ -182,11 +190,40 @@ def figures() -> dict[str, float]:
     found["500 gangs wait on a full hall of 12,500"] = max(
         times_ms(lambda: full.decide(*waiting), 3)
     )
+    found |= _crowded()
     found |= _recovery()
     found["layout of 12,500 blades, at start"] = max(
         times_ms(lambda: build_fleet(world.blades, world.nodes, world.pools), 3)
     )
     return {name: round(value, 2) for name, value in found.items()}
+
+
+def _crowded() -> dict[str, float]:
+    """Return what it takes to decide where limits, promises and preemption are at work."""
+    found, rng = {}, random.Random(11)
+    waits = fleet_of(0.97, 2_000)
+    waits.limit(rng)
+    sizes = [1, 2, 4, 8, 16, 32, 64, 128]
+    queue = [
+        gang(f"ns/w{i}", rng.choice(sizes), max_runtime_s=rng.uniform(3600, 172_800))
+        for i in range(700)
+    ]
+    reserved = sum(o.reserved_s is not None for o in waits.decide(*queue).outcomes.values())
+    assert reserved == MOST_RESERVED
+    found["700 gangs wait on a hall of 2,000, 100 are promised blades"] = max(
+        times_ms(lambda: waits.decide(*queue), 5)
+    )
+    full = fleet_of(0.98, 5_000)
+    full.limit(rng)
+    urgent = gang("ns/new", 1_000, priority=9)
+    sliced = replace(urgent, slots=(Slot("worker", 992, WHOLE),), slice_size=16, slice_level="rack")
+    for name, new in (("", urgent), (" in slices of 16 per rack", sliced)):
+        outcomes = full.decide(new).outcomes.values()
+        assert sum(outcome.phase == "Preempting" for outcome in outcomes) > 1
+        found[f"1,000 seats{name}: whom to preempt on a full hall of 5,000"] = max(
+            times_ms(lambda new=new: full.decide(new), 5)  # type: ignore[misc]
+        )
+    return found
 
 
 # Name, blades, seats, levels and number of random states.
@@ -245,6 +282,9 @@ BUDGETS_MS = {
     "A2: 10,000 seats on 16,000 blades": 100,
     "F2: refusal of 2,048 seats on a full hall of 12,500": 1000,
     "500 gangs wait on a full hall of 12,500": 1000,
+    "700 gangs wait on a hall of 2,000, 100 are promised blades": 1000,
+    "1,000 seats: whom to preempt on a full hall of 5,000": 500,
+    "1,000 seats in slices of 16 per rack: whom to preempt on a full hall of 5,000": 500,
     "a blade lost and its seat moved, 12,500 blades": 200,
     "layout of 12,500 blades, at start": 1000,
 }
