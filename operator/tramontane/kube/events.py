@@ -6,6 +6,7 @@ for people: where one cannot be written, it is counted, logged and forgotten.
 """
 
 import asyncio
+import itertools
 import logging
 import time
 import uuid
@@ -23,6 +24,9 @@ from tramontane.kube.resources import EVENTS
 log = logging.getLogger(__name__)
 
 _QUEUED = 1000
+# After a burst, a few a second: where much happens at once, the API server has better to do.
+_BURST = 25
+_PER_S = 10.0
 _REMEMBERED = 2048
 _SERIES_S = 600.0
 _COUNT_EVERY_S = 60.0
@@ -68,7 +72,11 @@ class EventRecorder:
         self.written = 0
         self._now = now
         self._series: OrderedDict[tuple[str, ...], _Series] = OrderedDict()
-        self._queue: asyncio.Queue[_Series] = asyncio.Queue(_QUEUED)
+        # (0 if Warning else 1, order, what): what is wrong is told before what went well.
+        self._queue: asyncio.PriorityQueue[tuple[bool, int, _Series]] = asyncio.PriorityQueue(
+            _QUEUED
+        )
+        self._order = itertools.count()
 
     def record(
         self, regarding: Mapping[str, Any], type_: str, reason: str, note: str, action: str
@@ -109,14 +117,18 @@ class EventRecorder:
                 self._series.popitem(last=False)
         series.written_at = now
         try:
-            self._queue.put_nowait(series)
+            self._queue.put_nowait((type_ != "Warning", next(self._order), series))
         except asyncio.QueueFull:
             metrics.EVENTS_DROPPED.labels("full").inc()
 
     async def run(self) -> None:
         """Write queued Events until cancelled."""
+        loop, due = asyncio.get_running_loop(), 0.0
         while True:
-            series = await self._queue.get()
+            _, _, series = await self._queue.get()
+            due = max(due, loop.time()) + 1 / _PER_S
+            if (early_s := due - loop.time() - _BURST / _PER_S) > 0:
+                await asyncio.sleep(early_s)
             try:
                 await self._write(series)
                 self.written += 1

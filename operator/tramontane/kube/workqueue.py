@@ -1,11 +1,12 @@
 """Turn events into reconciles: keys in, one worker per key, back-off on failure.
 
 A key that is added many times while it waits is reconciled once; one that is added while it is
-being reconciled is reconciled once more afterwards. So the queue is as long as the number of
-keys at most, and no reconcile ever runs beside itself.
+being reconciled is reconciled once more afterwards. So no reconcile ever runs beside itself, and
+keys that wait are as many as there are at most. Urgent keys come before all others.
 """
 
 import asyncio
+import itertools
 import logging
 import random
 import time
@@ -35,7 +36,10 @@ class WorkQueue(Generic[K]):
         self.base_s = base_s
         self.max_s = max_s
         self.name = name
-        self._ready: asyncio.Queue[K] = asyncio.Queue()
+        # (0 if urgent else 1, order, key); a key that becomes urgent is in it twice.
+        self._ready: asyncio.PriorityQueue[tuple[int, int, K]] = asyncio.PriorityQueue()
+        self._order = itertools.count()
+        self._urgent: set[K] = set()
         self._wanted: set[K] = set()  # in _ready, or to be put there when its worker is done
         self._working: set[K] = set()
         self._timers: dict[K, asyncio.TimerHandle] = {}
@@ -51,14 +55,19 @@ class WorkQueue(Generic[K]):
         """Return whether no key waits for a worker or has one; delayed keys do not count."""
         return not self._wanted and not self._working
 
-    def add(self, key: K) -> None:
+    def add(self, key: K, *, urgent: bool = False) -> None:
         """Have `key` reconciled soon: once, however often it is added before that."""
-        if key in self._wanted:
+        if key in self._wanted and (not urgent or key in self._urgent):
             return
         self._wanted.add(key)
+        if urgent:
+            self._urgent.add(key)
         if key not in self._working:
-            self._ready.put_nowait(key)
+            self._put(key)
         self._depth.set(len(self._wanted))
+
+    def _put(self, key: K) -> None:
+        self._ready.put_nowait((int(key not in self._urgent), next(self._order), key))
 
     def add_after(self, key: K, delay_s: float) -> None:
         """Have `key` reconciled in `delay_s`, unless it is due sooner: the earliest time counts."""
@@ -91,8 +100,11 @@ class WorkQueue(Generic[K]):
 
     async def _work(self, reconcile: Callable[[K], Awaitable[float | None]]) -> None:
         while True:
-            key = await self._ready.get()
+            _, _, key = await self._ready.get()
+            if key in self._working or key not in self._wanted:
+                continue  # it was in the queue twice
             self._wanted.discard(key)
+            self._urgent.discard(key)
             self._working.add(key)
             self._depth.set(len(self._wanted))
             try:
@@ -100,7 +112,7 @@ class WorkQueue(Generic[K]):
             finally:
                 self._working.discard(key)
                 if key in self._wanted:
-                    self._ready.put_nowait(key)
+                    self._put(key)
 
     async def _reconcile(self, reconcile: Callable[[K], Awaitable[float | None]], key: K) -> None:
         started = time.perf_counter()

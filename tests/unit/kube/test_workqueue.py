@@ -146,3 +146,45 @@ async def test_keys_may_be_pairs_and_survive_the_workers() -> None:
     await asyncio.gather(task, return_exceptions=True)
     assert len(queue) == 1
     assert not queue.idle
+
+
+async def test_urgent_keys_come_first_and_each_once() -> None:
+    seen: list[str] = []
+
+    async def reconcile(key: str) -> None:
+        seen.append(key)
+        await asyncio.sleep(0)
+
+    queue: WorkQueue[str] = WorkQueue()
+    for key in ("a", "b", "c"):
+        queue.add(key)
+    queue.add("c", urgent=True)
+    queue.add("c", urgent=True)
+    queue.add("d", urgent=True)
+    queue.add("d")
+    assert len(queue) == 4
+    async with working(queue, reconcile, workers=1):
+        await until(lambda: queue.idle)
+        assert seen == ["c", "d", "a", "b"]
+        queue.add("c")
+        await until(lambda: queue.idle)
+    assert seen == ["c", "d", "a", "b", "c"]
+
+
+async def test_a_key_at_work_may_become_urgent() -> None:
+    seen: list[str] = []
+    release = asyncio.Event()
+
+    async def reconcile(key: str) -> None:
+        seen.append(key)
+        await release.wait()
+
+    queue: WorkQueue[str] = WorkQueue()
+    async with working(queue, reconcile, workers=1):
+        queue.add("a")
+        await until(lambda: seen == ["a"])
+        queue.add("b")
+        queue.add("a", urgent=True)
+        release.set()
+        await until(lambda: queue.idle)
+    assert seen == ["a", "a", "b"]

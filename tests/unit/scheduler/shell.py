@@ -145,7 +145,7 @@ class Bench:
         if raw is None:
             target._store.drop(name)
             return
-        raw = {"metadata": {"name": name}, **raw}
+        raw = {"metadata": {"name": name, "labels": raw.get("labels", {})}, **raw}
         target._store.put(name, target._decode(raw))
 
     def watch(self, name: str) -> None:
@@ -190,7 +190,7 @@ class Bench:
     def events(self) -> list[tuple[str, str]]:
         """Return (pod, reason) of the Events that are to be written."""
         queue = self.cycle._events._queue
-        bodies = [queue.get_nowait().body for _ in range(queue.qsize())]
+        bodies = [queue.get_nowait()[-1].body for _ in range(queue.qsize())]
         return [(body["regarding"]["name"], body["reason"]) for body in bodies]
 
     def submit(self, name: str, seats: int, **spec: Any) -> None:
@@ -209,9 +209,10 @@ def blade(state: str) -> dict[str, Any]:
     return {"spec": {"pool": "p"}, "status": {"state": state}}
 
 
-def node(gpus: str = "8") -> dict[str, Any]:
+def node(gpus: str = "8", labels: dict[str, str] | None = None) -> dict[str, Any]:
     ready = [{"type": "Ready", "status": "True"}]
-    return {"status": {"allocatable": {GPU: gpus}, "conditions": ready}}
+    here = {label: "here" for _, label in LEVELS} if labels is None else labels
+    return {"labels": here, "status": {"allocatable": {GPU: gpus}, "conditions": ready}}
 
 
 def pod(node_name: str, gang: str = "", seat: int = 0) -> dict[str, Any]:

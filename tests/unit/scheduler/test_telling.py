@@ -2,7 +2,7 @@
 
 from prometheus_client import REGISTRY
 
-from unit.scheduler.shell import Bench
+from unit.scheduler.shell import Bench, node
 
 
 def value(name: str, **labels: str) -> float | None:
@@ -15,7 +15,6 @@ async def test_a_gang_that_must_leave_is_told_once() -> None:
     bench.submit("low", 2)
     await bench.run_pass()
     bench.watch("low")
-    bench.events()
     bench.submit("high", 2, priority=9)
     await bench.run_pass()
     bench.watch("low")
@@ -28,7 +27,9 @@ async def test_a_gang_that_must_leave_is_told_once() -> None:
 
 
 async def test_odd_labels_are_told_when_they_change() -> None:
-    bench = Bench(blades=2)  # its nodes have no labels at all
+    bench = Bench(blades=2)
+    for name in ("n0", "n1"):
+        bench.tell("_nodes", name, node(labels={}))
     await bench.run_pass()
     assert bench.events() == [("p", "Misconfigured")] * 2  # one per level
     await bench.run_pass()

@@ -49,6 +49,7 @@ from tramontane.kube.workqueue import WorkQueue
 log = logging.getLogger(__name__)
 
 _SWEEP_S = 2.0
+_COUNTS_S = 0.5
 _RESYNC_S = 600.0
 _BLADE_WORKERS = 32
 _POOL_WORKERS = 2
@@ -359,9 +360,12 @@ class NodePoolController:
                 or self._works.on(name)
             ):
                 self.blades.add(name)
+        if before == after:
+            return
         for gang in (old, new):
             if gang is not None:
-                self.pools.add(gang.spec.pool)
+                # Only counts follow from it, and many gangs may start at once.
+                self.pools.add_after(gang.spec.pool, _COUNTS_S)
 
     def _on_gang_pod(self, _key: str, old: PodView | None, new: PodView | None) -> None:
         before = old.node if old is not None and not old.finished else None

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tramontane.api.blade import Blade
-from tramontane.api.gang import Gang
+from tramontane.api.gang import Gang, GangPhase
 from tramontane.api.names import API_VERSION, LABEL_JOB
 from tramontane.api.nodepool import NodePool
 from tramontane.api.trainingjob import TrainingJob
@@ -66,7 +66,7 @@ class Caches(Protocol):
 class Config:
     """Hold what can be set: how many jobs are worked on at a time."""
 
-    workers: int = 4
+    workers: int = 8
 
 
 @dataclass(slots=True)
@@ -243,7 +243,7 @@ class TrainingJobController:
             if assumed is not None:
                 assumed.seen(old, new)
             if is_urgent(old, new):
-                self.queue.add(key)
+                self.queue.add(key, urgent=True)
             else:
                 crowd = len(self._caches.pods.by_index("job", key))
                 self.queue.add_after(key, _CROWD_S + _CROWD_PER_POD_S * crowd)
@@ -251,12 +251,14 @@ class TrainingJobController:
     def _on_gang(self, key: str, old: Gang | None, new: Gang | None) -> None:
         if new is None and (assumed := self._assumed.get(key)) is not None:
             assumed.gang_gone()
+        # What has its blades comes before what waits: idle blades are dearer.
+        placed = new is not None and new.status.phase is GangPhase.PLACED
         for owned in keys_for_change(new or old):
-            self.queue.add(owned)
+            self.queue.add(owned, urgent=placed)
 
     def _on_blade(self, name: str) -> None:
         for key in self._jobs_on(name):
-            self.queue.add(key)
+            self.queue.add(key, urgent=True)
 
     def _on_node(self, name: str, old: NodeView | None, new: NodeView | None) -> None:
         if old is None or new is None or (old.uid, old.ready) != (new.uid, new.ready):

@@ -104,7 +104,9 @@ class Binder:
             return
         if before is None:
             metrics.PLACED.inc()
-            metrics.WAIT_SECONDS.observe(max(0.0, now_s - gang.record.created_s))
+            waited_s = max(0.0, now_s - gang.record.created_s)
+            reason = self._said.get(fresh[0][0].uid, fresh[0][0].said)
+            metrics.WAIT_SECONDS.labels(reason).observe(waited_s)
         log.info("gang bound gang=%s pods=%d of=%d", gang.record.key, len(fresh), len(seats))
         for member, node in fresh:
             self._roster.assume(member, node, now_s)
