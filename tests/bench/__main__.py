@@ -20,6 +20,7 @@ from bench import (
     placement,
     recovery,
     start,
+    waits,
 )
 from bench.results import Budget
 
@@ -35,6 +36,7 @@ BENCHES: dict[str, Callable[[], Coroutine[Any, Any, list[Budget]]]] = {
     "explanations": explanations.run,
     "foreign": foreign.run,
     "crowd": crowd.run,
+    "waits": waits.run,
 }
 
 

@@ -3,19 +3,24 @@
 What the time table promises is computed from limits. Jobs end before their limit, and more
 important ones come in between: how much sooner or later gangs really start is learnt from those
 that did. Of each gang the waits promised to it while it waited are compared with the waits that
-followed; the quotients of the last starts are the distribution from which p50 and p90 are read
-(split conformal prediction: no model of the jobs is needed, only that tomorrow resembles today).
+followed; the quotients of those promises that were most like the present one are the distribution
+from which p50 and p90 are read (split conformal prediction: no model of the jobs is needed, only
+that tomorrow resembles today). Like are promises of about the same length: over a long wait early
+ends add up, a short one hangs on a single gang.
 
 The quotients live in the process: after a restart the first estimates are the promises themselves.
 """
 
-from collections.abc import Iterable, Mapping
+import heapq
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from tramontane.scheduler.gangs import Estimate
 
-MOST_LEARNT: Final = 400
+MOST_LEARNT: Final = 1000
+MOST_LIKE: Final = 100
 LEAST_LEARNT: Final = 20
 LEAST_WAIT_S: Final = 1.0
 # A gang is asked again what it was promised each time its remaining wait has shrunk by a third.
@@ -24,25 +29,37 @@ STEP: Final = 2 / 3
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Hold real waits as quotients of promised ones, oldest first."""
+    """Hold (promised wait in seconds, quotient of the real one), oldest first."""
 
-    quotients: tuple[float, ...] = ()
+    quotients: tuple[tuple[float, float], ...] = ()
 
     def estimate(self, now_s: float, promised_s: float) -> Estimate:
         """Return when a gang starts that is promised to start at `promised_s`."""
         wait_s = max(0.0, promised_s - now_s)
-        return Estimate(now_s + wait_s * self._quantile(0.5), now_s + wait_s * self._quantile(0.9))
+        like = self._like(wait_s)
+        half, most = _quantile(like, 0.5), _quantile(like, 0.9)
+        return Estimate(now_s + wait_s * half, now_s + wait_s * most)
 
-    def learnt(self, quotients: Iterable[float]) -> "Forecast":
+    def learnt(self, quotients: Iterable[tuple[float, float]]) -> "Forecast":
         """Return the forecast after more starts."""
         return Forecast((*self.quotients, *quotients)[-MOST_LEARNT:])
 
-    def _quantile(self, share: float) -> float:
+    def _like(self, wait_s: float) -> list[float]:
+        """Return the quotients of the promises nearest to this one by the ratio of their waits."""
         if len(self.quotients) < LEAST_LEARNT:
-            return 1.0
-        ordered = sorted(self.quotients)
-        # The finite-sample correction of conformal prediction: one more than the share asks for.
-        return ordered[min(len(ordered) - 1, int(share * (len(ordered) + 1)))]
+            return []
+        at = math.log(max(wait_s, LEAST_WAIT_S))
+        nearest = heapq.nsmallest(
+            MOST_LIKE, self.quotients, key=lambda one: abs(math.log(one[0]) - at)
+        )
+        return sorted(quotient for _, quotient in nearest)
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    """Return a quantile with conformal prediction's correction: one more than the share asks."""
+    if not ordered:
+        return 1.0
+    return ordered[min(len(ordered) - 1, int(share * (len(ordered) + 1)))]
 
 
 @dataclass(slots=True)
@@ -71,7 +88,9 @@ class Learner:
         """
         keys = tuple(keys)
         quotients = [
-            (now_s - at_s) / wait_s for key in keys for at_s, wait_s in self._promises.pop(key, ())
+            (wait_s, (now_s - at_s) / wait_s)
+            for key in keys
+            for at_s, wait_s in self._promises.pop(key, ())
         ]
         if quotients:
             self.forecast = self.forecast.learnt(quotients)

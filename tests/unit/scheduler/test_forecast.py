@@ -10,7 +10,7 @@ START = 1_000_000.0
 
 
 def test_before_anything_is_learnt_the_promise_is_the_estimate() -> None:
-    estimate = Forecast((0.1,) * (LEAST_LEARNT - 1)).estimate(START, START + 60)
+    estimate = Forecast(((60.0, 0.1),) * (LEAST_LEARNT - 1)).estimate(START, START + 60)
     assert (estimate.p50_s, estimate.p90_s) == (START + 60, START + 60)
 
 
@@ -25,14 +25,20 @@ def test_a_start_teaches_by_each_promise_that_went_before_it() -> None:
     learner.waits({"a": START + 100, "b": START + 50}, START + 10)  # a sixth less: the same promise
     learner.waits({"a": START + 100}, START + 40)  # b went away without a start
     learner.started(["a", "unknown"], START + 70)
-    assert learner.forecast.quotients == (70 / 100, 30 / 60)
+    assert learner.forecast.quotients == ((100.0, 70 / 100), (60.0, 30 / 60))
     learner.started(["a", "b"], START + 80)
     assert len(learner.forecast.quotients) == 2
 
 
 def test_only_the_latest_starts_count() -> None:
-    forecast = Forecast().learnt([9.0] * 1000).learnt([1.0] * 1000)
+    forecast = Forecast().learnt([(9.0, 9.0)] * 1000).learnt([(9.0, 1.0)] * 1000)
     assert forecast.estimate(START, START + 10).p90_s == START + 10
+
+
+def test_long_waits_learn_from_long_ones_and_short_from_short() -> None:
+    forecast = Forecast().learnt([(10.0, 0.2), (1000.0, 0.8)] * 200)
+    assert forecast.estimate(START, START + 20).p50_s == START + 4
+    assert forecast.estimate(START, START + 500).p50_s == START + 400
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -128,7 +128,7 @@ def test_capacity_to_come_is_an_estimate_and_no_promise() -> None:
 
 
 def test_estimates_follow_what_starts_have_taught() -> None:
-    taught = Forecast(tuple(i / 100 for i in range(1, 101)))
+    taught = Forecast(tuple((100.0, i / 100) for i in range(1, 101)))
     blades = hall()
     gangs = {one.key: one for one in (SITS, HEAD)}
     outcome = decide(blades.fleet, gangs, blades.pods, NOW, forecast=taught).outcomes["ns/head"]
