@@ -126,6 +126,10 @@ async def _fill(client: Client, layout: Layout) -> None:
     async with asyncio.TaskGroup() as group:
         for body in _pods(layout):
             group.create_task(create(PODS, body))
+    # A node is born with a taint, which the controller manager takes off when it gets to it.
+    for name in list(layout.names())[-FREE:]:
+        while (await client.get(NODES, name))["spec"].get("taints"):  # noqa: ASYNC110 - no event
+            await asyncio.sleep(1)
 
 
 def _pods(layout: Layout) -> Iterator[Raw]:
