@@ -10,7 +10,7 @@ from tramontane.api.reasons import JobReason, PendingReason
 from tramontane.api.trainingjob import JobPhase, TrainingJobStatus
 from tramontane.controllers.trainingjob.actions import Create, Plan
 from tramontane.controllers.trainingjob.observe import World
-from tramontane.controllers.trainingjob.plan import plan
+from tramontane.controllers.trainingjob.plan import ANSWER_S, plan
 from tramontane.controllers.trainingjob.progress import Marks, Saved
 from unit.trainingjob.builders import (
     NOW,
@@ -65,6 +65,16 @@ def test_a_new_job_asks_for_its_gang_and_waits() -> None:
     assert planned.status.phase is JobPhase.QUEUED
     assert planned.status.reason is PendingReason.PENDING_EVALUATION
     assert not planned.creates
+
+
+def test_a_job_just_made_says_nothing_before_the_scheduler_does() -> None:
+    job = a_job()
+
+    planned = plan(a_world(job, gang=None, now=NOW - 99))
+
+    assert planned.gang is not None
+    assert planned.status == job.status
+    assert planned.after == ANSWER_S
 
 
 def test_while_it_waits_the_scheduler_s_reason_is_the_job_s() -> None:

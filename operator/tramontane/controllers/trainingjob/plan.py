@@ -36,6 +36,7 @@ from tramontane.controllers.trainingjob.validate import problem_of
 
 # How soon to look again at what no event announces.
 SOON_S = 2.0
+ANSWER_S = 2.0
 LATER_S = 30.0
 _HELD = frozenset({JobPhase.SUSPENDED, JobPhase.CHECKPOINTING})
 _HOLDS_NOTHING = frozenset({None, JobPhase.QUEUED, JobPhase.SUSPENDED})
@@ -196,6 +197,10 @@ def _plan_unplaced(world: World, wanted: GangSpec | None, attempt: int) -> Plan:
     if pods and undecided:
         # The Gang was made anew: where its seats will be is not known yet.
         return Plan(old, gang=wanted, after=SOON_S)
+    if old.phase is None and undecided and _is_young(world):
+        # The scheduler answers in milliseconds: what it says is worth a write, that it is asked
+        # is not.
+        return Plan(old, gang=wanted, after=ANSWER_S)
     phase = JobPhase.QUEUED
     if pods and old.phase not in _HOLDS_NOTHING:
         phase = JobPhase.CHECKPOINTING
@@ -240,6 +245,11 @@ def _plan_unplaced(world: World, wanted: GangSpec | None, attempt: int) -> Plan:
         deletes=deletes,
         events=said,
     )
+
+
+def _is_young(world: World) -> bool:
+    """Return whether the job was made so lately that its gang may have no answer yet."""
+    return world.now - world.created_s < ANSWER_S
 
 
 def _plan_blocked(world: World, message: str) -> Plan:

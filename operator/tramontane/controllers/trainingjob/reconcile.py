@@ -66,7 +66,7 @@ class Caches(Protocol):
 class Config:
     """Hold what can be set: how many jobs are worked on at a time."""
 
-    workers: int = 8
+    workers: int = 16
 
 
 @dataclass(slots=True)
