@@ -24,7 +24,7 @@ Raw = dict[str, Any]
 NODES = 128
 SICK = tuple(blade_name(number) for number in (5, 23, 48, 77, 110))
 JOB = "default/llama"
-_MOST_S = {"reported_s": 1.0, "tainted_s": 1.5, "replaced_s": 3.0}
+_MOST_S = {"reported_s": 1.0, "tainted_s": 1.5, "moved_s": 0.5, "replaced_s": 3.0}
 _PATIENCE_S = 60.0
 
 
@@ -71,6 +71,10 @@ async def _round(lab: Lab, watcher: Watcher, blade: str, attempt: int) -> Raw:
     seen["reported_s"] = round(at - struck, 4)
     _, at = await watcher.until("a taint", lambda: _tainted(watcher, blade), timeout_s=_PATIENCE_S)
     seen["tainted_s"] = round(at - struck, 4)
+    _, at = await watcher.until(
+        "a new place", lambda: _moved(watcher, seat, blade), timeout_s=_PATIENCE_S
+    )
+    seen["moved_s"] = round(at - struck, 4)
     old = before[seat]["metadata"]["uid"]
     _, at = await watcher.until(
         "a replacement pod", lambda: _replaced(watcher, seat, old), timeout_s=_PATIENCE_S
@@ -115,6 +119,12 @@ def _faulty(watcher: Watcher, blade: str) -> bool:
 def _tainted(watcher: Watcher, blade: str) -> bool:
     taints = watcher.nodes.cache[blade].get("spec", {}).get("taints") or ()
     return any(taint["key"] == TAINT_BLADE for taint in taints)
+
+
+def _moved(watcher: Watcher, seat: int, blade: str) -> bool:
+    placement = watcher.gangs.cache[JOB].get("status", {}).get("placement") or {}
+    seats = placement.get("seats") or ()
+    return seat < len(seats) and seats[seat] != blade
 
 
 def _replaced(watcher: Watcher, seat: int, old_uid: str) -> bool:

@@ -10,6 +10,7 @@ Pure, on frozen values and numpy arrays, without asyncio and without a client:
     affinity    the labels that a node must have
     fit         which blades may hold a seat of a gang
     packing     which of them it gets: an exact choice over the tree of domains
+    sharedblades  different seats that share blades
     place       a whole gang → Plan or Refusal
     recover     lost seats and missing spares only
     integrity   placements that no scheduler can have written, and what the pods say instead

@@ -33,7 +33,7 @@ from tramontane.scheduler.forecast import Learner
 from tramontane.scheduler.foreign.binder import Binder
 from tramontane.scheduler.foreign.member import decode_member
 from tramontane.scheduler.gangs import GangRecord, decode_gang
-from tramontane.scheduler.status import Change, change, render
+from tramontane.scheduler.status import Change, change, ready_since_s, render
 from tramontane.scheduler.telling import Teller
 from tramontane.scheduler.world import OURS, World
 
@@ -182,7 +182,15 @@ class Cycle:
         except (ApiError, Unreachable) as error:
             unknown = not isinstance(error, ApiError) or error.status >= SERVER_FAULT
             if unknown and not isinstance(error, TooManyRequests):
-                told = replace(gang.told, epoch=outcome.epoch, phase=outcome.phase)
+                told = replace(
+                    gang.told,
+                    epoch=outcome.epoch,
+                    phase=outcome.phase,
+                    order=outcome.order,
+                    ready=outcome.ready,
+                    ready_since_s=ready_since_s(gang, outcome, now_s),
+                    placed_s=outcome.placed_s,
+                )
                 memory.hope(replace(gang, placement=outcome.placement, told=told))
             else:
                 memory.give_up(gang.key)

@@ -29,7 +29,7 @@ from tramontane.scheduler.records import PoolRecord
 from tramontane.scheduler.recover import Recovery, recover, refill
 from tramontane.scheduler.sharing import shares_of
 from tramontane.scheduler.snapshot import Pods, Snapshot, take_snapshot
-from tramontane.scheduler.timetable import placed_since_s
+from tramontane.scheduler.timetable import ends_s, placed_since_s
 from tramontane.scheduler.waiting import FOR_ROOM, Queue
 
 CLAIM_S: Final = 3600.0
@@ -135,6 +135,8 @@ class _Pass:
         """Return whether there are lost seats, and they may be moved."""
         if gang.deleting or not gang.active or not gang.slots or gang.told.order is not None:
             return False
+        if gang.flaw:
+            return False
         finding = self.findings.get(gang.key)
         return bool(gang.lost_seats()) and (finding is None or finding.mended)
 
@@ -157,7 +159,9 @@ class _Pass:
         if finding is not None and not finding.mended:
             return outcomes.kept_as_it_is(gang, finding, placed_s)
         if recovery is None and self._movable(gang):
-            recovery = recover(self.snapshot, gang, self.now_s)
+            recovery = recover(self.snapshot, _beside(queue, gang), self.now_s)
+            if queue is not None and recovery.moves:
+                queue.table.settle(gang, recovery.placement, ends_s(gang, self.now_s))
         after = recovery.placement if recovery else placement
         if gang.slots and not (queue and queue.refused):
             after = refill(self.snapshot, gang, after, self.now_s)
@@ -179,13 +183,28 @@ class _Pass:
 
 
 def _left(gang: GangRecord, pods: Pods, now_s: float) -> GangRecord:
-    """Return the gang without its seats where it gave way and none of its pods is left."""
-    if gang.told.phase != PREEMPTING or gang.placement is None or pods.of_gang.get(gang.key):
+    """Return the gang without its seats where it gave way: its pods are gone, or its time is over.
+
+    Pods that are still there then, on a blade that hangs, say, count by themselves.
+    """
+    order = gang.told.order
+    if gang.told.phase != PREEMPTING or gang.placement is None:
         return gang
+    over = order is None or now_s >= order.deadline_s + SETTLE_S
     since = gang.told.ready_since_s
-    if since is not None and now_s < since + SETTLE_S:
+    early = since is not None and 0 <= now_s - since < SETTLE_S
+    if not over and (early or pods.of_gang.get(gang.key)):
         return gang
     return replace(gang, placement=None, told=replace(gang.told, order=None))
+
+
+def _beside(queue: Queue | None, gang: GangRecord) -> GangRecord:
+    """Return the gang avoiding what is promised to others before it."""
+    if queue is None or not (kept := queue.table.kept_for(gang)):
+        return gang
+    names = queue.snapshot.fleet.names
+    promised = frozenset(names[row] for one in kept for row in one.rows.tolist())
+    return replace(gang, avoid=gang.avoid | promised)
 
 
 def _as_counted(gang: GangRecord) -> GangRecord:

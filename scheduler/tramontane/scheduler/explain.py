@@ -144,6 +144,20 @@ def no_room(
     return _no_domain(pool, gang, counts, ever=ever, now=now, top=top)
 
 
+def no_room_to_share(pool: Pool, gang: GangRecord, groups: Groups, *, size: int) -> Refusal:
+    """Return why seats that share blades and ask for different things have no place now."""
+    counts = groups.counts(gang.counts(size))
+    each = ", ".join(
+        f"{count} of {in_words([ask])}" for ask, count in zip(groups.asks, counts, strict=True)
+    )
+    return refuse(
+        gang,
+        PendingReason.WAITING_FOR_CAPACITY,
+        f"needs room for {sum(counts)} pods together: {each} (got less in pool {pool.name} now); "
+        "it starts when enough is free, or make the gang smaller",
+    )
+
+
 def _no_domain(
     pool: Pool,
     gang: GangRecord,

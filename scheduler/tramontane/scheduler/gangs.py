@@ -18,6 +18,9 @@ from tramontane.scheduler.records import Raw, Requests, amounts
 PENDING: Final = "Pending"
 PLACED: Final = "Placed"
 PREEMPTING: Final = "Preempting"
+# Beyond these a duration means no more: ten years, and what others can be made to wait for a save.
+LONGEST_S: Final = 10 * 365 * 86_400.0
+LONGEST_GRACE_S: Final = 1800.0
 INACTIVE: Final = "Inactive"
 
 
@@ -223,7 +226,6 @@ def _spec(spec: Raw) -> dict[str, Any]:
     )
     topology = spec.get("topology") or {}
     slice_ = topology.get("slice") or {}
-    relax = topology.get("relaxAfter")
     return {
         "pool": spec.get("pool") or "",
         "slots": slots,
@@ -231,13 +233,13 @@ def _spec(spec: Raw) -> dict[str, Any]:
         "spares": int(spec.get("spares") or 0),
         "pack": topology.get("pack") or "",
         "required": topology.get("mode") == "Required" and bool(topology.get("pack")),
-        "relax_after_s": parse_duration(relax) if relax else None,
+        "relax_after_s": _seconds(topology.get("relaxAfter"), LONGEST_S),
         "slice_size": int(slice_.get("size") or 0),
         "slice_level": slice_.get("level") or "",
         "priority": int(spec.get("priority") or 0),
         "preemptible": spec.get("preemptible", True) is not False,
-        "max_runtime_s": parse_duration(runs) if (runs := spec.get("maxRuntime")) else None,
-        "grace_s": parse_duration(spec.get("grace") or "120s"),
+        "max_runtime_s": _seconds(spec.get("maxRuntime"), LONGEST_S),
+        "grace_s": _seconds(spec.get("grace") or "120s", LONGEST_GRACE_S),
         "tenant": spec.get("tenant") or "",
         "lost_work": None if (cost := spec.get("cost")) is None else float(cost["lostWork"]),
         "lost": tuple((int(entry["seat"]), entry["blade"]) for entry in spec.get("lost") or ()),
@@ -245,6 +247,11 @@ def _spec(spec: Raw) -> dict[str, Any]:
         "active": spec.get("active", True) is not False,
         "flaw": "" if slots else "spec.slots must name at least one slot (got none)",
     }
+
+
+def _seconds(duration: str | None, most_s: float) -> float | None:
+    """Return a duration in seconds, `most_s` at most; None where there is none."""
+    return min(parse_duration(duration), most_s) if duration else None
 
 
 def _status(status: Raw) -> tuple[Told, Placement | None]:

@@ -89,6 +89,7 @@ def mend(
         if placement is not None:
             told = replace(gang.told, epoch=gang.told.epoch + 1)
             mended[key] = replace(gang, placement=placement, told=told)
+            text = text or "status.placement was lost"
             findings[key] = Finding(f"{text}; {AS_ITS_PODS_ARE}", mended=True)
         elif text:
             findings[key] = Finding(text, mended=False)

@@ -29,6 +29,7 @@ from tramontane.scheduler.packing.pack import (
     field_of,
 )
 from tramontane.scheduler.records import GPU
+from tramontane.scheduler.sharedblades import could_ever, place_shared
 from tramontane.scheduler.snapshot import Snapshot
 from tramontane.scheduler.topology import POOL_LEVEL, BoolArray, Topology
 
@@ -67,6 +68,11 @@ def place(
         notes = (explain.spares_short(gang, len(spares)), _not_exact(pool, gang, choice))
         return Plan(placement, "; ".join(filter(None, notes)))
     smallest, top = min(gang.wanted_sizes()), top_level(pool, gang, now_s)
+    if gang.shares_blades and len(groups.asks) > 1:
+        ever = could_ever(snapshot)
+        fits = _seats(ever, pool, gang, groups, size=smallest, now_s=now_s, budget=budget)
+        if fits is not None:
+            return explain.no_room_to_share(pool, gang, groups, size=smallest)
     return explain.no_room(snapshot, pool, gang, groups, size=smallest, top=top)
 
 
@@ -170,6 +176,10 @@ def _seats(
             room = room_now(snapshot, pool, gang, groups, sum(per_slot))
         wish = Wish(sum(per_slot), *slices_of(pool, gang), top, gang.spares)
         choice = choose(field_of(pool.topology, room, lemon, free), wish, budget)
+        if choice is not None or len(groups.asks) == 1:
+            return choice
+        if gang.shares_blades:
+            choice = place_shared(snapshot, pool, gang, groups, per_slot=per_slot, top=top)
         if choice is not None or len(masks) == 1:
             return choice
     rank = np.argsort(np.lexsort((free, np.rint(lemon * LEMON_STEPS))))

@@ -100,8 +100,8 @@ class Shares:
         tenant, used = self._tenants.get(gang.tenant), self.used.get(gang.tenant, 0)
         if not self._tenants or not used:
             return 0.0
-        half = gpus_of(gang, gang.wanted_sizes()[0]) / 2
-        return (used + half) / (tenant.weight if tenant else 1)
+        half = gpus_of(gang, gang.wanted_sizes()[0]) / 2 if gang.slots else 0.0
+        return (used + half) / (max(1, tenant.weight) if tenant else 1)
 
     def took(self, gang: GangRecord, seats: int) -> None:
         """Count a gang that was placed on so many seats."""

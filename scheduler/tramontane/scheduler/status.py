@@ -76,7 +76,7 @@ def render(gang: GangRecord, outcome: Outcome, now_s: float) -> dict[str, Any]:
                 "status": "True" if outcome.ready else "False",
                 "reason": str(outcome.reason or outcome.phase),
                 "message": message,
-                "lastTransitionTime": clock.utc(_ready_since_s(gang, outcome, now_s)),
+                "lastTransitionTime": clock.utc(ready_since_s(gang, outcome, now_s)),
                 "observedGeneration": gang.generation,
             }
         ],
@@ -117,7 +117,7 @@ def render(gang: GangRecord, outcome: Outcome, now_s: float) -> dict[str, Any]:
     }
 
 
-def _ready_since_s(gang: GangRecord, outcome: Outcome, now_s: float) -> float:
+def ready_since_s(gang: GangRecord, outcome: Outcome, now_s: float) -> float:
     """Return the transition time: now where Ready flips, and where a gang begins to wait again."""
     told = gang.told
     begins = told.phase == INACTIVE and outcome.phase != INACTIVE

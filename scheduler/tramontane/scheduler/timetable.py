@@ -7,7 +7,8 @@ A blade comes free when what sits on it ends:
 | a gang with `maxRuntime`              | when that is over, at the latest |
 | a gang without                        | after as long again as it has run, and an hour at least |
 | a gang that gives way                 | at its deadline |
-| a gang that is over its time, or pods of one that holds no seats | in a minute |
+| a gang that is over its time          | after as long again as it is, and a minute at least |
+| pods of a gang that holds no seats    | in ten minutes |
 | pods of nobody's gang                 | never |
 
 A gang that has to wait is promised the earliest time at which it fits, and blades for it. A
@@ -34,8 +35,9 @@ from tramontane.scheduler.snapshot import Snapshot
 from tramontane.scheduler.topology import BoolArray, IntArray, Topology
 
 SOON_S: Final = 60.0
+ENDING_S: Final = 600.0
 UNLIMITED_S: Final = 3600.0
-MOST_STEPS: Final = 64
+MOST_STEPS: Final = 16
 NEVER: Final = float("inf")
 
 
@@ -82,8 +84,8 @@ def ends_s(gang: GangRecord, now_s: float) -> float:
     since = placed_since_s(gang)
     if gang.max_runtime_s is None:
         return now_s + max(UNLIMITED_S, now_s - since)
-    end_s = since + gang.max_runtime_s
-    return end_s if end_s > now_s else now_s + SOON_S
+    left_s = since + gang.max_runtime_s - now_s
+    return now_s + (left_s if left_s > 0 else max(SOON_S, -left_s))
 
 
 def placed_since_s(gang: GangRecord) -> float:
@@ -118,7 +120,9 @@ class TimeTable:
 
     def settle_pod(self, row: int, requests: Requests) -> None:
         """Count a pod of a gang that holds no seats any more: it is ending."""
-        self._ending.append(Settled(self.now_s + SOON_S, np.array([row], dtype=np.int64), requests))
+        self._ending.append(
+            Settled(self.now_s + ENDING_S, np.array([row], dtype=np.int64), requests)
+        )
         self._forget()
 
     def give_way(self, gang: str, end_s: float) -> None:
@@ -145,8 +149,8 @@ class TimeTable:
     def earliest(self, gang: GangRecord) -> tuple[float, Placement] | None:
         """Return the earliest time at which all of the gang fits, and where, or None if never.
 
-        Exact where slots ask for the same; with slices or different slots it looks at
-        `MOST_STEPS` times at most. O(rows · log rows) per step.
+        Exact where slots ask for the same. With slices or different slots it looks at the next
+        `MOST_STEPS` times one by one, and bisects the rest. O(rows · log rows) per step.
         """
         wanted = replace(gang, spares=0)
         at_s = self.now_s
@@ -158,14 +162,34 @@ class TimeTable:
             if bound > at_s:
                 at_s = bound
                 continue
-            answer = place(self.at(wanted, at_s), wanted, at_s)
-            if isinstance(answer, Plan):
-                return at_s, answer.placement
-            later = [times[times > at_s] for times in free_at]
-            at_s = min((float(times.min()) for times in later if len(times)), default=NEVER)
-            if at_s == NEVER:
+            if (found := self._place_at(wanted, at_s)) is not None:
+                return at_s, found
+            later = np.unique(np.concatenate(free_at))
+            later = later[(later > at_s) & (later < NEVER)]
+            if not len(later):
                 return None
-        return None
+            at_s = float(later[0])
+        return self._first(wanted, later.tolist())
+
+    def _first(self, gang: GangRecord, times: Sequence[float]) -> tuple[float, Placement] | None:
+        """Return the earliest of these times that serves, by bisection.
+
+        Where promises to others lie between, it may be a later one than need be.
+        """
+        best: tuple[float, Placement] | None = None
+        low, high = 0, len(times)
+        while low < high:
+            middle = (low + high) // 2 if best or high < len(times) else high - 1
+            found = self._place_at(gang, times[middle])
+            if found is None:
+                low = middle + 1
+            else:
+                best, high = (times[middle], found), middle
+        return best
+
+    def _place_at(self, gang: GangRecord, at_s: float) -> Placement | None:
+        answer = place(self.at(gang, at_s), gang, at_s)
+        return answer.placement if isinstance(answer, Plan) else None
 
     def kept_for(self, gang: GangRecord) -> tuple[Reservation, ...]:
         """Return the promises that a gang which starts now would break."""

@@ -26,13 +26,14 @@ from tramontane.scheduler.forecast import Forecast
 from tramontane.scheduler.gangs import Estimate, GangRecord, Order, Placement
 from tramontane.scheduler.outcome import Outcome
 from tramontane.scheduler.place import Plan, place
-from tramontane.scheduler.sharing import Shares
+from tramontane.scheduler.sharing import Shares, gpus_of
 from tramontane.scheduler.snapshot import Snapshot
 from tramontane.scheduler.timetable import UNLIMITED_S, TimeTable, ends_s
 
 MOST_RESERVED: Final = 100
 # Looking for gangs that give way is dear; those who come later in the order ask in a later pass.
 MOST_HUNTS: Final = 8
+MOST_IN_VAIN: Final = 24
 # A gang that starts within this time anyway is not worth anybody's work.
 SOON_ENOUGH_S: Final = 120.0
 # Refusals that a freed blade can end, and for which spares stand back.
@@ -67,6 +68,8 @@ class Queue:
     table: TimeTable = field(init=False)
     _answers: dict[object, Refusal] = field(default_factory=dict)
     _hunts: int = 0
+    _in_vain: int = 0
+    _at_most: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Lay out the time table of what sits on the pool now."""
@@ -86,7 +89,7 @@ class Queue:
 
     def answer(self, gang: GangRecord, position: int) -> Outcome:
         """Return the outcome of a gang that waits."""
-        refusal = self.shares.refusal(gang)
+        refusal = self._quota(gang)
         if refusal is not None:
             return outcome.waiting(gang, *refusal, position=position)
         gang = self.shares.within(gang)
@@ -125,12 +128,36 @@ class Queue:
             estimate=self.forecast.estimate(self.now_s, promise[0]),
         )
 
+    def _quota(self, gang: GangRecord) -> tuple[PendingReason, str] | None:
+        """Return why the gang's tenant may not start it.
+
+        Where one of its gangs waits for the tenant's maximum, those behind it wait, too: else
+        they would use up for ever what it needs.
+        """
+        if self.shares.room(gang) is None:
+            return self.shares.refusal(gang)
+        if (first := self._at_most.get(gang.tenant)) is not None:
+            text = (
+                f"must wait for Gang {first} of the same tenant, which waits for its maxGPUs; "
+                "raise the priority, or the tenant's maxGPUs"
+            )
+            return PendingReason.WAITING_FOR_QUOTA, text
+        refusal = self.shares.refusal(gang)
+        if refusal is not None and refusal[0] is PendingReason.WAITING_FOR_QUOTA:
+            self._at_most[gang.tenant] = gang.key
+        return refusal
+
     def larger(self, gang: GangRecord) -> int:
         """Return the largest size that a placed gang could have now instead of its own, or 0."""
         if gang.placement is None or not gang.sizes or self.refused:
             return 0
         size = len(gang.placement.seats) - sum(slot.count for slot in gang.slots[1:])
-        larger = tuple(other for other in gang.sizes if other > size)
+        room = self.shares.room(gang)
+        larger = tuple(
+            other
+            for other in gang.sizes
+            if other > size and (room is None or gpus_of(gang, other) - gpus_of(gang, size) <= room)
+        )
         if not larger:
             return 0
         row_of = self.snapshot.fleet.row_of
@@ -211,7 +238,9 @@ class Queue:
         Gangs that were asked before leave anyway; more are asked only where those do not do.
         """
         asked = sorted(key for key, order in self.orders.items() if order.by == gang.key)
-        if promise is not None and promise[0] <= self.now_s + SOON_ENOUGH_S:
+        leave_s = max((self.orders[key].deadline_s for key in asked), default=self.now_s)
+        soon_s = max(self.now_s + SOON_ENOUGH_S, leave_s + 1)
+        if promise is not None and promise[0] <= soon_s:
             return asked
         candidates = [
             one
@@ -220,16 +249,18 @@ class Queue:
             and one.key not in self.protected
             and self.shares.may_preempt(gang, one)
         ]
-        if not candidates or self._hunts >= MOST_HUNTS:
+        if not candidates or self._hunts >= MOST_HUNTS or self._in_vain >= MOST_IN_VAIN:
             return asked
-        self._hunts += 1
-        then_s = self.now_s + max(one.grace_s for one in candidates)
+        # Not before those who were asked already have left, or others would be asked in vain.
+        then_s = max(leave_s, math.ceil(self.now_s + max(one.grace_s for one in candidates))) + 1.0
         # Those that are gone by then anyway are counted as gone.
         candidates = [one for one in candidates if ends_s(one, self.now_s) > then_s]
         snapshot = self.table.at(gang, then_s)
         chosen = victims.cheapest(snapshot, self.pool, gang, candidates, now_s=self.now_s)
         if chosen is None:
+            self._in_vain += 1
             return asked
+        self._hunts += 1
         rank = self.shares.rank(gang)
         for victim in map(self.sitting.__getitem__, chosen.keys):
             # Whole seconds: that is what a status holds, and it must read back the same.

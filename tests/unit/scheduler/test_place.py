@@ -10,7 +10,7 @@ from tramontane.scheduler.gangs import Ask, GangRecord, Slot, Told, Toleration
 from tramontane.scheduler.place import Plan, place
 from tramontane.scheduler.records import GPU, amounts
 from tramontane.scheduler.snapshot import Snapshot
-from unit.scheduler.builders import CAPACITY, Hall, gang, placed, racks_of
+from unit.scheduler.builders import CAPACITY, NOW, Hall, gang, placed, racks_of
 
 HALF = Ask(amounts({GPU: "4"}))
 ROUTER = Ask(amounts({"cpu": "4"}))
@@ -385,3 +385,33 @@ def test_the_pod_of_a_seat_is_not_counted_twice() -> None:
     hall.occupy("r0-0", gpus=2, gang="ns/g", seat=1)  # of a seat that is elsewhere
     assert hall.snapshot(seated).free[GPU].tolist() == [2]
     assert dict(CAPACITY)[GPU] == 8
+
+
+def test_a_launcher_shares_a_blade_with_a_worker() -> None:
+    launcher = Slot("launcher", 1, Ask(amounts({"cpu": "1"})))
+    workers = Slot("worker", 2, Ask(amounts({GPU: "8", "cpu": "8"})))
+    mpi = gang("mpi", slots=(launcher, workers), shares_blades=True)
+    plan = place(Hall([2]).snapshot(), mpi, NOW)
+    assert isinstance(plan, Plan)
+    assert sorted(plan.placement.seats[1:]) == ["r0-0", "r0-1"]
+    assert plan.placement.seats[0] in {"r0-0", "r0-1"}
+
+
+def test_different_seats_that_share_blades_wait_for_room_and_say_so() -> None:
+    slots = (
+        Slot("a", 2, Ask(amounts({GPU: "6"}))),
+        Slot("b", 4, Ask(amounts({GPU: "1"}))),
+    )
+    both = gang("both", slots=slots, shares_blades=True, pack="rack", required=True)
+    hall = Hall([1, 2])
+    plan = place(hall.snapshot(), both, NOW)
+    assert isinstance(plan, Plan)
+    assert set(plan.placement.seats) == {"r1-0", "r1-1"}
+    hall.occupy("r1-0")
+    refusal = place(hall.snapshot(), both, NOW)
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason == "WaitingForCapacity"
+    assert not hall.snapshot().busy[[0, 2]].any()
+    refusal = place(Hall([1, 1]).snapshot(), both, NOW)
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason == "ExceedsPool"

@@ -5,15 +5,24 @@ from typing import Any
 
 import pytest
 
+from tramontane.api import clock
 from tramontane.api.reasons import PendingReason
 from tramontane.scheduler import waiting
 from tramontane.scheduler.engine import CLAIM_S, SETTLE_S, decide
 from tramontane.scheduler.fleet import build_fleet
 from tramontane.scheduler.forecast import Forecast
-from tramontane.scheduler.gangs import GangRecord, Order, Told
+from tramontane.scheduler.gangs import (
+    LONGEST_GRACE_S,
+    LONGEST_S,
+    Ask,
+    GangRecord,
+    Order,
+    Told,
+    decode_gang,
+)
 from tramontane.scheduler.records import DeliveryRecord, PoolRecord, TenantRecord
 from tramontane.scheduler.timetable import UNLIMITED_S
-from unit.scheduler.builders import LEVELS, NOW, Hall, after, gang, placed
+from unit.scheduler.builders import LEVELS, NOW, WHOLE, Hall, after, gang, placed
 
 
 def runs(
@@ -74,9 +83,12 @@ def test_a_run_without_limit_lasts_as_long_again(has_run_s: float, expected_s: f
     assert outcome.reserved_s == NOW + expected_s
 
 
-def test_a_run_over_its_time_is_expected_to_end_soon() -> None:
-    sits = runs("sits", "r0-0", for_s=100.0, since=-500.0)
-    assert hall().decide(sits, HEAD).outcomes["ns/head"].reserved_s == NOW + 60
+@pytest.mark.parametrize(("over_s", "expected_s"), [(30.0, 60.0), (400.0, 400.0)])
+def test_a_run_over_its_time_is_expected_to_end_soon_and_later_the_longer_it_does_not(
+    over_s: float, expected_s: float
+) -> None:
+    sits = runs("sits", "r0-0", for_s=100.0, since=-100.0 - over_s)
+    assert hall().decide(sits, HEAD).outcomes["ns/head"].reserved_s == NOW + expected_s
 
 
 def test_the_domain_that_is_free_first_is_promised() -> None:
@@ -181,10 +193,10 @@ def test_the_cheapest_gives_way_leaves_when_its_pods_are_gone_and_is_not_asked_t
     assert again.outcomes[dear.key].phase == "Placed"
     assert again.outcomes[urgent.key].message == waits.message
 
-    late = blades.decide(*written, now=NOW + 60)  # its pod is still there: nobody takes the blade
+    late = blades.decide(*written, now=NOW + 32)  # its pod is still there: nobody takes the blade
     assert late.outcomes[cheap.key].phase == "Preempting"
     blades.pods.change("ns/pod-r0-2-0", blades.pods.of_gang[cheap.key]["ns/pod-r0-2-0"], None)
-    left = blades.decide(*written, now=NOW + 61)
+    left = blades.decide(*written, now=NOW + 33)
     assert left.outcomes[urgent.key].phase == "Placed"
     gone = left.outcomes[cheap.key]
     assert (gone.phase, gone.placement, gone.epoch) == ("Pending", None, cheap.told.epoch + 1)
@@ -263,3 +275,99 @@ def test_who_is_gone_by_then_anyway_is_not_asked() -> None:
     done = Hall([2]).decide(soon, late, gang("urgent", 2, priority=5))
     assert done.outcomes["ns/soon"].phase == "Placed"
     assert done.outcomes["ns/late"].phase == "Preempting"
+
+
+def test_a_pod_that_never_goes_keeps_its_blade_and_no_other() -> None:
+    blades = hall()
+    order = Order("ns/urgent", NOW - 60, "why")
+    victim = runs("victim", *(f"r0-{i}" for i in range(4)), for_s=None)
+    told = replace(
+        victim.told, phase="Preempting", ready=False, ready_since_s=NOW - 99, order=order
+    )
+    blades.occupy("r0-0", gang=victim.key, seat=0)
+    done = blades.decide(replace(victim, told=told), gang("urgent", 3, priority=9))
+    placement = done.outcomes["ns/urgent"].placement
+    assert placement is not None
+    assert placement.seats == ("r0-1", "r0-2", "r0-3")
+    assert done.outcomes["ns/victim"].phase == "Pending"
+
+
+@pytest.mark.parametrize(("graces", "later_s"), [((120.0, 120.0), 0.1), ((600.0, 60.0), 10.0)])
+def test_who_was_asked_is_enough_while_it_saves(
+    graces: tuple[float, float], later_s: float
+) -> None:
+    start = NOW + 0.3
+    a = runs("a", "r0-0", "r0-1", for_s=None, lost_work=1.0, grace_s=graces[0])
+    b = runs("b", "r0-2", "r0-3", for_s=None, lost_work=9.0, grace_s=graces[1])
+    records = [a, b, gang("hi", 2, priority=9)]
+    done = hall().decide(*records, now=start)
+    assert done.outcomes["ns/a"].phase == "Preempting"
+    written = [after(one, done.outcomes[one.key], start) for one in records]
+    again = hall().decide(*written, now=start + later_s)
+    assert again.outcomes["ns/b"].phase == "Placed"
+
+
+def test_hopeless_gangs_do_not_keep_others_from_asking() -> None:
+    blades = Hall([2, 2])
+    firm = runs("firm", "r0-0", "r0-1", for_s=None, preemptible=False)
+    low = runs("low", "r1-0", "r1-1", for_s=None)
+    tied = [
+        gang(f"tied{i}", 2, priority=9, ask=Ask(WHOLE, (("hall", "no"),)))
+        for i in range(waiting.MOST_HUNTS + 1)
+    ]
+    for name in ("r0-0", "r0-1"):
+        blades.nodes[name] = replace(
+            blades.nodes[name], labels={**blades.nodes[name].labels, "hall": "no"}
+        )
+    done = blades.decide(firm, low, *tied, gang("hi", 2, priority=8))
+    assert done.outcomes["ns/low"].phase == "Preempting"
+
+
+def test_gangs_behind_one_that_waits_for_the_quota_wait_too() -> None:
+    blades = hall()
+    pool = PoolRecord("p", LEVELS, tenants=(TenantRecord("t", most=32),))
+    fleet = build_fleet(blades.blades, blades.nodes, {"p": pool})
+    sits = runs("sits", "r0-0", for_s=None, tenant="t", preemptible=False)
+    big = gang("big", 4, tenant="t", priority=5)
+    small = gang("small", 1, tenant="t")
+    done = decide(fleet, {g.key: g for g in (sits, big, small)}, blades.pods, NOW)
+    assert done.outcomes["ns/big"].reason == "WaitingForQuota"
+    assert done.outcomes["ns/small"].reason == "WaitingForQuota"
+    assert "ns/big" in done.outcomes["ns/small"].message
+
+
+def test_a_broken_gang_whose_claim_is_over_breaks_no_promise() -> None:
+    blades = Hall([4])
+    blades.break_("r0-3")
+    told = Told("Placed", 2, reason="WaitingForSpare", ready=False, ready_since_s=NOW - CLAIM_S - 1)
+    broken = placed("broken", ["r0-0", "r0-3"], lost=((1, "r0-3"),), told=told, preemptible=False)
+    sits = runs("sits", "r0-1", for_s=500.0, preemptible=False)
+    done = blades.decide(broken, sits, gang("hi", 2, priority=50))
+    assert done.outcomes["ns/hi"].reserved_s == NOW + 500
+    assert done.outcomes["ns/broken"].reason == "WaitingForSpare"
+
+
+def test_whole_slices_are_promised_however_many_ends_lie_before_them() -> None:
+    blades = Hall([10] * 16)
+    sits = [
+        runs(f"s{i}", f"r{i % 16}-{i // 16}", for_s=1000.0 + i, preemptible=False)
+        for i in range(160)
+    ]
+    big = gang("big", 20, slice_size=10, slice_level="rack")
+    outcome = blades.decide(*sits, big).outcomes["ns/big"]
+    assert outcome.reserved_s == NOW + 1000 + 145  # the second rack of which all ten have ended
+
+
+def test_durations_without_measure_are_bounded() -> None:
+    raw = {
+        "metadata": {"name": "g", "namespace": "ns"},
+        "spec": {
+            "pool": "p",
+            "slots": [{"name": "a", "count": 1}],
+            "maxRuntime": "99999999999h",
+            "grace": "24h",
+        },
+    }
+    record = decode_gang(raw)
+    assert (record.max_runtime_s, record.grace_s) == (LONGEST_S, LONGEST_GRACE_S)
+    clock.utc(NOW + LONGEST_S)
