@@ -57,3 +57,18 @@ def test_half_and_nine_of_ten_starts_come_before_what_was_said(seed: int) -> Non
             by_most += really <= estimate.p90_s
     assert by_half / 1800 == pytest.approx(0.5, abs=0.05)
     assert by_most / 1800 == pytest.approx(0.9, abs=0.03)
+
+
+def test_levels_follow_how_estimates_come_true() -> None:
+    """The world turns slower half way: quotients learnt before would leave too few in time."""
+    rng, learner = random.Random(5), Learner()
+    in_time = 0
+    for start in range(4000):
+        now = START + start * 10_000
+        promised = now + 100
+        estimate = learner.forecast.estimate(now, promised)
+        real = now + rng.uniform(0, 100) * (1 + start / 2000)
+        learner.waits({"a": promised}, now)
+        learner.started(["a"], real)
+        in_time += real <= estimate.p90_s
+    assert in_time / 4000 == pytest.approx(0.9, abs=0.01)
