@@ -221,7 +221,8 @@ def wrong_counts(status: Raw) -> list[str]:
     tranches = status.get("tranches") or ()
     tranche: Raw = next((one for one in tranches if one["name"] == TRANCHE), {})
     ends = [bad.state for bad in BAD]
-    good, out = BLADES - len(BAD), len(BAD) - ends.count("Unknown")
+    good = BLADES - len(BAD)
+    judged = BLADES - ends.count("Unknown")  # a silent blade has not failed its tests
     wanted = {
         "blades.total": (BLADES, blades.get("total", 0)),
         "blades.healthy": (good, blades.get("healthy", 0)),
@@ -231,8 +232,8 @@ def wrong_counts(status: Raw) -> list[str]:
         "tranche.delivered": (BLADES, tranche.get("delivered", 0)),
         "tranche.qualifying": (0, tranche.get("qualifying", 0)),
         "tranche.healthy": (good, tranche.get("healthy", 0)),
-        "tranche.faulty + rma": (out, tranche.get("faulty", 0) + tranche.get("rma", 0)),
-        "tranche.passRate": (f"{good / (good + out):.2f}", tranche.get("passRate", "")),
+        "tranche.faulty + rma": (len(BAD), tranche.get("faulty", 0) + tranche.get("rma", 0)),
+        "tranche.passRate": (f"{good / judged:.2f}", tranche.get("passRate", "")),
     }
     return [
         f"{what} must be {must} (got {got})" for what, (must, got) in wanted.items() if must != got

@@ -105,7 +105,7 @@ def right_status() -> dict[str, Any]:
                 "name": TRANCHE,
                 "delivered": 64,
                 "healthy": 59,
-                "faulty": 3,
+                "faulty": 4,
                 "rma": 1,
                 "passRate": "0.94",
             }
