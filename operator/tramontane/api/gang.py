@@ -289,7 +289,10 @@ class GangSpec(Model):
     ] = None
     grace: Annotated[
         Duration,
-        about("Time for a last checkpoint where the gang must give way.", example="120s"),
+        about(
+            "Time for a last checkpoint where the gang must give way; 30 minutes at most count.",
+            example="120s",
+        ),
     ] = "120s"
     tenant: Annotated[
         Label | None, about("Tenant of the NodePool whose GPUs these are.", example="research")
