@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import json
 import statistics
-import sys
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from typing import Any
 
 from bench import results
 from bench.results import Budget
-from bench.start import pod_times
+from bench.start import IN_FLIGHT, pod_times, run_client
 from bench.writes import count_writes, of_the_start
 from tramontane.api.names import ANNOTATION_GANG_SIZE, GPU_RESOURCE, LABEL_GANG, SCHEDULER_NAME
 from tramontane.kube.client import Client
@@ -33,7 +32,6 @@ from tramontane.lab.processes import rss_mib
 
 Raw = dict[str, Any]
 
-IN_FLIGHT = 32
 ROUNDS = 3
 RATIO, CROWD_RATIO, CROWD_ALLOWANCE_S = 1.3, 1.5, 2.0
 WRITES_PER_POD, WRITES_PER_WAITING = 2.02, 3.0
@@ -218,16 +216,14 @@ async def _client(lab: Lab, folder: Path, pods: list[Raw], nodes: list[str]) -> 
     """Let a client of its own process create pods, and bind them if there are nodes for them."""
     (folder / "pods.json").write_text(json.dumps(pods))
     (folder / "nodes.json").write_text(json.dumps(nodes))
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-P", "-m", "bench.foreign_client",
-        "--kubeconfig", lab.plane.kubeconfig, "--pods", folder / "pods.json",
-        "--nodes", folder / "nodes.json", "--in-flight", str(IN_FLIGHT),
-        stdout=asyncio.subprocess.PIPE, cwd=results.ROOT,
-        env={"PYTHONPATH": str(results.ROOT / "tests"), "PATH": ""},
-    )  # fmt: skip
-    output, _ = await process.communicate()
-    if process.returncode:
-        raise RuntimeError(f"the client must create {len(pods)} pods (got {process.returncode})")
+    output = await run_client(
+        lab,
+        "bench.foreign_client",
+        "--pods",
+        folder / "pods.json",
+        "--nodes",
+        folder / "nodes.json",
+    )
     began, seconds = map(float, output.split())
     return began, seconds
 

@@ -158,6 +158,24 @@ async def _ours(
     return last - began, writes, pod
 
 
+async def run_client(lab: Lab, module: str, *arguments: str | Path) -> str:
+    """Run a client of its own process against the lab; returns what it prints.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-P", "-m", module,
+        "--kubeconfig", lab.plane.kubeconfig, "--in-flight", str(IN_FLIGHT), *arguments,
+        stdout=asyncio.subprocess.PIPE, cwd=results.ROOT,
+        env={"PYTHONPATH": str(results.ROOT / "tests"), "PATH": ""},
+    )  # fmt: skip
+    output, _ = await process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"{module} must end well (got exit {process.returncode})")
+    return output.decode()
+
+
 async def bare_client(lab: Lab, folder: Path, pod: Raw, size: int) -> float:
     """Let the bare client create copies of the pod on as many blades; returns its seconds."""
     labels = {key: value for key, value in pod["metadata"]["labels"].items() if key != LABEL_GANG}
@@ -180,18 +198,9 @@ async def bare_client(lab: Lab, folder: Path, pod: Raw, size: int) -> float:
     names = list(lab.fleet.names)[:size]
     (folder / "pod.json").write_text(json.dumps(body))
     (folder / "nodes.json").write_text(json.dumps(names))
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-P", "-m", "bench.bare",
-        "--kubeconfig", lab.plane.kubeconfig, "--pod", folder / "pod.json",
-        "--nodes", folder / "nodes.json", "--in-flight", str(IN_FLIGHT),
-        stdout=asyncio.subprocess.PIPE, cwd=results.ROOT,
-        env={"PYTHONPATH": str(results.ROOT / "tests"), "PATH": ""},
-    )  # fmt: skip
-    output, _ = await process.communicate()
-    if process.returncode:
-        raise RuntimeError(
-            f"the bare client must create {size} pods (got exit {process.returncode})"
-        )
+    output = await run_client(
+        lab, "bench.bare", "--pod", folder / "pod.json", "--nodes", folder / "nodes.json"
+    )
     await _delete_pods(lab.client, f"{LABEL_JOB}=bare")
     return float(output)
 

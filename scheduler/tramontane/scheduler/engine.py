@@ -172,8 +172,8 @@ class _Pass:
         """Note when the clock alone changes something for this gang."""
         if outcome.order is not None:
             settled_s = (gang.told.ready_since_s or self.now_s) + SETTLE_S
-            settles = settled_s > self.now_s
-            done.look_again(settled_s if settles else max(outcome.order.deadline_s, self.now_s + 1))
+            over_s = max(outcome.order.deadline_s + SETTLE_S, self.now_s + 1)
+            done.look_again(settled_s if settled_s > self.now_s else over_s)
         if outcome.ready or not gang.active:
             return
         if gang.required and gang.relax_after_s is not None and not gang.relaxed(self.now_s):

@@ -51,6 +51,11 @@ class Refusal:
     message: str
 
 
+def counted(count: int, word: str) -> str:
+    """Return a number of things in words."""
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
 def refuse(gang: GangRecord, reason: PendingReason, text: str) -> Refusal:
     """Return a refusal whose message names the gang."""
     return Refusal(reason, f"Gang {gang.key}: {text}")

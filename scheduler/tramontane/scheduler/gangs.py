@@ -144,11 +144,15 @@ class GangRecord:
         """Return the acceptable counts of the first slot, best first."""
         return self.sizes or (self.slots[0].count,)
 
+    def size_of(self, seats: int) -> int:
+        """Return the count of the first slot in a placement with so many seats."""
+        return max(0, seats - sum(slot.count for slot in self.slots[1:]))
+
     def slot_of_seats(self, seats: int) -> tuple[int, ...]:
         """Return the slot of each seat; what later slots leave belongs to the first."""
         if len(self.slots) == 1:
             return (0,) * seats
-        counts = self.counts(max(0, seats - sum(slot.count for slot in self.slots[1:])))
+        counts = self.counts(self.size_of(seats))
         owners = [i for i, count in enumerate(counts) for _ in range(count)]
         return tuple(owners[:seats])
 

@@ -3,14 +3,13 @@
 Its seats, its pods (also those that are not on its seats) and its spares come free together.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from tramontane.scheduler.gangs import GangRecord
 from tramontane.scheduler.records import GPU, Requests
 from tramontane.scheduler.sharing import gpus_of_seats
-from tramontane.scheduler.snapshot import Snapshot
+from tramontane.scheduler.snapshot import Snapshot, count_pods, count_seats, whole_blades
 from tramontane.scheduler.timetable import placed_since_s
 
 
@@ -30,29 +29,14 @@ class Leaving:
 def leaving(snapshot: Snapshot, gang: GangRecord, now_s: float) -> Leaving:
     """Return what a placed gang would give back. O(its seats and pods)."""
     row_of = snapshot.fleet.row_of
-    seats = gang.placement.seats if gang.placement else ()
-    spares = gang.placement.spares if gang.placement else ()
-    # Of a spec that cannot be read nobody knows what its seats take: they keep whole blades.
-    whole = spares if gang.slots else (*seats, *spares)
-    owners = gang.slot_of_seats(len(seats)) if gang.slots else ()
-    asks = [gang.slots[owner].ask.requests for owner in owners]
-    rows: dict[Requests, list[int]] = defaultdict(list)
-    for name, requests in zip(seats, asks, strict=False):
-        if (row := row_of.get(name)) is not None:
-            rows[requests].append(row)
-    for pod in snapshot.pods.of_gang.get(gang.key, {}).values():
-        row = row_of.get(pod.node)
-        seated = 0 <= pod.seat < len(asks) and seats[pod.seat] == pod.node
-        if row is None or (seated and asks[pod.seat] == pod.requests):
-            continue
-        counted = dict(asks[pod.seat]) if seated else {}
-        beyond = ((resource, n - counted.get(resource, 0)) for resource, n in pod.requests)
-        rows[tuple((resource, n) for resource, n in beyond if n > 0)].append(row)
+    rows: dict[Requests, list[int]] = {}
+    count_seats(row_of, gang, rows)
+    count_pods(row_of, gang, snapshot.pods.of_gang.get(gang.key, {}).values(), rows)
     return Leaving(
         gang.key,
         gpu_hours_lost(gang, now_s),
         tuple(rows.items()),
-        tuple(row for name in whole if (row := row_of.get(name)) is not None),
+        tuple(row for name in whole_blades(gang) if (row := row_of.get(name)) is not None),
     )
 
 

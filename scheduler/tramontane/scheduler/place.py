@@ -8,7 +8,7 @@
 Nothing is written into the snapshot: a plan can be dropped.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -52,6 +52,14 @@ def place(
     refusal = misconfigured(snapshot, gang)
     if refusal is not None:
         return refusal
+    plan = find(snapshot, gang, now_s, budget=budget)
+    return why_not(snapshot, gang, now_s) if plan is None else plan
+
+
+def find(
+    snapshot: Snapshot, gang: GangRecord, now_s: float, *, budget: int = EXACT_STEPS
+) -> Plan | None:
+    """Return where a gang that is not misconfigured goes now, or None: `place` without a reason."""
     pool = snapshot.fleet.pools[gang.pool]
     groups = groups_of(gang)
     for size in gang.wanted_sizes():
@@ -67,12 +75,18 @@ def place(
         )
         notes = (explain.spares_short(gang, len(spares)), _not_exact(pool, gang, choice))
         return Plan(placement, "; ".join(filter(None, notes)))
-    smallest, top = min(gang.wanted_sizes()), top_level(pool, gang, now_s)
+    return None
+
+
+def why_not(snapshot: Snapshot, gang: GangRecord, now_s: float) -> Refusal:
+    """Return why a gang has no place now, given that `find` found none."""
+    pool, groups = snapshot.fleet.pools[gang.pool], groups_of(gang)
+    smallest = min(gang.wanted_sizes())
     if gang.shares_blades and len(groups.asks) > 1:
-        ever = could_ever(snapshot)
-        fits = _seats(ever, pool, gang, groups, size=smallest, now_s=now_s, budget=budget)
-        if fits is not None:
+        empty = replace(gang, sizes=(smallest,), spares=0)
+        if find(could_ever(snapshot), empty, now_s) is not None:
             return explain.no_room_to_share(pool, gang, groups, size=smallest)
+    top = top_level(pool, gang, now_s)
     return explain.no_room(snapshot, pool, gang, groups, size=smallest, top=top)
 
 

@@ -196,7 +196,7 @@ def gpus_of(gang: GangRecord, size: int) -> int:
 
 def gpus_of_seats(gang: GangRecord, seats: int) -> int:
     """Return the GPUs of a placement with so many seats."""
-    return gpus_of(gang, max(0, seats - sum(slot.count for slot in gang.slots[1:])))
+    return gpus_of(gang, gang.size_of(seats))
 
 
 def _within_guarantee(tenant: TenantRecord, gangs: Iterable[GangRecord]) -> Iterator[str]:

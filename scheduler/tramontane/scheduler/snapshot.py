@@ -167,32 +167,39 @@ def take_snapshot(fleet: Fleet, gangs: Mapping[str, GangRecord], pods: Pods) -> 
         if resource == GPU:
             snapshot.busy |= taken > 0
     rows_by_requests: dict[Requests, list[int]] = {}
+    row_of = fleet.row_of
     for gang in gangs.values():
-        _count_gang(snapshot, gang, rows_by_requests)
+        for name in whole_blades(gang):
+            if (row := row_of.get(name)) is not None:
+                snapshot.hold(row, gang.key)
+        count_seats(row_of, gang, rows_by_requests)
     for key, of_gang in pods.of_gang.items():
-        _count_pods(snapshot, gangs.get(key), of_gang.values(), rows_by_requests)
+        count_pods(row_of, gangs.get(key), of_gang.values(), rows_by_requests)
     for requests, rows in rows_by_requests.items():
         snapshot.take(rows, requests)
     return snapshot
 
 
-def _count_gang(
-    snapshot: Snapshot, gang: GangRecord, rows_by_requests: dict[Requests, list[int]]
-) -> None:
-    """Hold a gang's spares, and note the rows of its seats by what they take.
+def whole_blades(gang: GangRecord) -> Sequence[str]:
+    """Return the blades that a gang keeps whole: its spares.
 
-    A seat beyond the slots of the spec is the first slot's. Of a spec that cannot be read nobody
-    knows what its seats take: they keep their whole blades.
+    Of a spec that cannot be read nobody knows what its seats take: these are kept whole, too.
     """
     placement = gang.placement
     if placement is None:
-        return
-    row_of = snapshot.fleet.row_of
-    whole = placement.spares if gang.slots else (*placement.seats, *placement.spares)
-    for name in whole:
-        if (row := row_of.get(name)) is not None:
-            snapshot.hold(row, gang.key)
-    if not gang.slots:
+        return ()
+    return placement.spares if gang.slots else (*placement.seats, *placement.spares)
+
+
+def count_seats(
+    row_of: Mapping[str, int], gang: GangRecord, rows_by_requests: dict[Requests, list[int]]
+) -> None:
+    """Note the rows of a gang's seats by what they take.
+
+    A seat beyond the slots of the spec is the first slot's.
+    """
+    placement = gang.placement
+    if placement is None or not gang.slots:
         return
     if len(gang.slots) == 1:
         rows = [row_of[name] for name in placement.seats if name in row_of]
@@ -205,14 +212,13 @@ def _count_gang(
             rows_by_requests.setdefault(slot.ask.requests, []).append(row)
 
 
-def _count_pods(
-    snapshot: Snapshot,
+def count_pods(
+    row_of: Mapping[str, int],
     gang: GangRecord | None,
     pods: Iterable[PodRecord],
     rows_by_requests: dict[Requests, list[int]],
 ) -> None:
     """Note the rows of a gang's pods by what they take beyond the seats that are counted."""
-    row_of = snapshot.fleet.row_of
     seats = gang.placement.seats if gang and gang.placement else ()
     owners = gang.slot_of_seats(len(seats)) if gang and gang.slots else ()
     for pod in pods:

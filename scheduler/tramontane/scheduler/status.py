@@ -84,7 +84,7 @@ def render(gang: GangRecord, outcome: Outcome, now_s: float) -> dict[str, Any]:
     if outcome.placement is not None:
         seats = outcome.placement.seats
         status["placement"] = {
-            "size": max(1, len(seats) - sum(slot.count for slot in gang.slots[1:])),
+            "size": max(1, gang.size_of(len(seats))),
             "seats": list(seats),
             "spares": list(outcome.placement.spares),
         }

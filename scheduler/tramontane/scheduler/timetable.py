@@ -29,7 +29,7 @@ import numpy as np
 from tramontane.scheduler.fit import groups_of
 from tramontane.scheduler.fleet import FloatArray, Pool
 from tramontane.scheduler.gangs import Ask, GangRecord, Placement
-from tramontane.scheduler.place import Plan, place, top_level
+from tramontane.scheduler.place import find, top_level
 from tramontane.scheduler.records import Requests
 from tramontane.scheduler.snapshot import Snapshot
 from tramontane.scheduler.topology import BoolArray, IntArray, Topology
@@ -188,8 +188,8 @@ class TimeTable:
         return best
 
     def _place_at(self, gang: GangRecord, at_s: float) -> Placement | None:
-        answer = place(self.at(gang, at_s), gang, at_s)
-        return answer.placement if isinstance(answer, Plan) else None
+        plan = find(self.at(gang, at_s), gang, at_s)
+        return None if plan is None else plan.placement
 
     def kept_for(self, gang: GangRecord) -> tuple[Reservation, ...]:
         """Return the promises that a gang which starts now would break."""

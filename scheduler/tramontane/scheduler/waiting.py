@@ -20,12 +20,13 @@ from tramontane.api import clock
 from tramontane.api.quantity import format_duration
 from tramontane.api.reasons import PendingReason
 from tramontane.scheduler import outcome, victims
-from tramontane.scheduler.explain import MOST_SHOWN, Refusal
+from tramontane.scheduler.explain import MOST_SHOWN, Refusal, counted
 from tramontane.scheduler.fleet import Pool
 from tramontane.scheduler.forecast import Forecast
 from tramontane.scheduler.gangs import Estimate, GangRecord, Order, Placement
+from tramontane.scheduler.leaving import leaving, without
 from tramontane.scheduler.outcome import Outcome
-from tramontane.scheduler.place import Plan, place
+from tramontane.scheduler.place import Plan, find, misconfigured, why_not
 from tramontane.scheduler.sharing import Shares, gpus_of
 from tramontane.scheduler.snapshot import Snapshot
 from tramontane.scheduler.timetable import UNLIMITED_S, TimeTable, ends_s
@@ -95,7 +96,7 @@ class Queue:
         gang = self.shares.within(gang)
         answer = self._try(gang)
         if isinstance(answer, Plan):
-            size = len(answer.placement.seats) - sum(slot.count for slot in gang.slots[1:])
+            size = gang.size_of(len(answer.placement.seats))
             text = self._worth_waiting(gang, size)
             if not text:
                 self._seat(gang, answer.placement)
@@ -149,9 +150,10 @@ class Queue:
 
     def larger(self, gang: GangRecord) -> int:
         """Return the largest size that a placed gang could have now instead of its own, or 0."""
+        gang = self.sitting.get(gang.key, gang)
         if gang.placement is None or not gang.sizes or self.refused:
             return 0
-        size = len(gang.placement.seats) - sum(slot.count for slot in gang.slots[1:])
+        size = gang.size_of(len(gang.placement.seats))
         room = self.shares.room(gang)
         larger = tuple(
             other
@@ -160,21 +162,9 @@ class Queue:
         )
         if not larger:
             return 0
-        row_of = self.snapshot.fleet.row_of
-        without = replace(
-            self.snapshot,
-            free={resource: free.copy() for resource, free in self.snapshot.free.items()},
-            _usable={},
-        )
-        owners = gang.slot_of_seats(len(gang.placement.seats))
-        for owner, name in zip(owners, gang.placement.seats, strict=True):
-            for resource, amount in gang.slots[owner].ask.requests:
-                if name in row_of and resource in without.free:
-                    without.free[resource][row_of[name]] += amount
-        answer = place(without, replace(gang, sizes=larger, spares=0), self.now_s)
-        if not isinstance(answer, Plan):
-            return 0
-        return len(answer.placement.seats) - sum(slot.count for slot in gang.slots[1:])
+        gone = without(self.snapshot, [leaving(self.snapshot, gang, self.now_s)])
+        plan = find(gone, replace(gang, sizes=larger, spares=0), self.now_s)
+        return 0 if plan is None else gang.size_of(len(plan.placement.seats))
 
     def _try(self, gang: GangRecord) -> Plan | Refusal:
         """Return a place now, or why there is none; equal gangs get equal answers."""
@@ -182,14 +172,15 @@ class Queue:
         if key in self._answers:
             known = self._answers[key]
             return Refusal(known.reason, f"Gang {gang.key}: {known.message}")
-        allowed = self.table.now(gang)
-        answer = place(allowed, gang, self.now_s)
-        if isinstance(answer, Plan):
-            return answer
-        if allowed is not self.snapshot:
-            answer = place(self.snapshot, gang, self.now_s)
-            if isinstance(answer, Plan):
+        answer = misconfigured(self.snapshot, gang)
+        if answer is None:
+            allowed = self.table.now(gang)
+            if (plan := find(allowed, gang, self.now_s)) is not None:
+                return plan
+            if allowed is not self.snapshot and find(self.snapshot, gang, self.now_s) is not None:
                 answer = self._reserved(gang)
+            else:
+                answer = why_not(self.snapshot, gang, self.now_s)
         text = answer.message.removeprefix(f"Gang {gang.key}: ")
         self._answers[key] = Refusal(answer.reason, text)
         return answer
@@ -223,7 +214,7 @@ class Queue:
         if promise is None:
             return ""
         best, wait_s = max(gang.sizes), promise[0] - self.now_s
-        later = len(promise[1].seats) - sum(slot.count for slot in gang.slots[1:])
+        later = gang.size_of(len(promise[1].seats))
         ends_later_s = wait_s + gang.max_runtime_s * best / later
         if ends_later_s >= gang.max_runtime_s * best / size:
             return ""
@@ -296,11 +287,6 @@ class Queue:
             if lacking <= 0:
                 return Estimate(max(delivery.at_s, self.now_s), max(delivery.at_s, self.now_s))
         return None
-
-
-def counted(count: int, word: str) -> str:
-    """Return a number of things in words."""
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
 def _asked_words(keys: Sequence[str], promise: tuple[float, Placement] | None) -> str:

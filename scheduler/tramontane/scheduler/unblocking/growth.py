@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from tramontane.scheduler.explain import counted
 from tramontane.scheduler.fit import groups_of
 from tramontane.scheduler.fleet import Pool
 from tramontane.scheduler.gangs import GangRecord
@@ -47,8 +48,7 @@ def more_blades(case: Case, pool: Pool) -> Iterator[WayOut]:
     if count is not None:
         what = ", ".join(amount_in_words(resource, amount) for resource, amount in capacity)
         labels_ = ", ".join(f"{key}={value}" for key, value in sorted(wanted.items()))
-        plural = "s" if count > 1 else ""
-        words = f"{count} blade{plural} more in {where} of at least {what}"
+        words = f"{counted(count, 'blade')} more in {where} of at least {what}"
         words += f" and with {labels_}" if labels_ else ""
         yield WayOut(Kind.ADD, words, count, Change(added=replace(kind, count=count)))
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from tramontane.api.quantity import format_duration
 from tramontane.api.reasons import PendingReason
 from tramontane.scheduler.engine import Outcome, Pass, decide
-from tramontane.scheduler.explain import MOST_SHOWN
+from tramontane.scheduler.explain import MOST_SHOWN, counted
 from tramontane.scheduler.gangs import GangRecord
 from tramontane.scheduler.leaving import gpu_hours_lost
 from tramontane.scheduler.place import Plan
@@ -128,9 +128,9 @@ def _tenants_own(now: Decided) -> Iterator[WayOut]:
         return
     keys = tuple(sorted(order[:count]))
     hours = sum(gpu_hours_lost(case.gangs[key], case.now_s) for key in keys)
-    plural, shown = "s" if count > 1 else "", ", ".join(keys[:MOST_SHOWN])
+    shown = ", ".join(keys[:MOST_SHOWN])
     more = f" and {count - MOST_SHOWN} more" if count > MOST_SHOWN else ""
-    words = f"{count} gang{plural} of tenant {gang.tenant} ended: {shown}{more}"
+    words = f"{counted(count, 'gang')} of tenant {gang.tenant} ended: {shown}{more}"
     yield WayOut(Kind.END, words, count, Change(ended=keys), gpu_hours=hours)
 
 
