@@ -56,8 +56,8 @@ class Need:
 def needs_of(pool: Pool, gang: GangRecord, now_s: float) -> tuple[Need, ...]:
     """Return what the gang needs at the smallest size that it accepts.
 
-    Seats of different asks that may share blades are looked at twice, as `place` does: as if all
-    asked for the most that any does, and with a blade for each.
+    Seats of different asks that may share blades are looked at twice: as if all asked for the most
+    that any does, and with a blade for each. `place` may still find room where neither has any.
     """
     groups, per_slot = groups_of(gang), gang.counts(min(gang.wanted_sizes()))
     size, level = slices_of(pool, gang)

@@ -427,3 +427,21 @@ def test_a_reset_waits_for_the_jobs_end_only_where_nothing_is_harmed(
     faults: list[dict[str, Any]], waits: bool
 ) -> None:
     assert verdict.judge(report(*faults), read(), NOW, None).waits_for_idle is waits
+
+
+@pytest.mark.parametrize(
+    ("match", "expected"),
+    [
+        pytest.param({"check": "xid"}, [], id="all-of-a-check-means-its-faults"),
+        pytest.param({"code": "xid-43"}, ["xid-43"], id="by-its-code"),
+        pytest.param({"code": "xid-43", "check": "xid"}, ["xid-43"], id="by-both"),
+    ],
+)
+def test_what_the_catalogue_ignores_is_raised_by_its_code_only(
+    match: dict[str, str], expected: list[str]
+) -> None:
+    rules = read(health={"rules": [{"match": match, "severity": "Fatal", "action": "Reset"}]})
+    [shown] = report(fault("xid-43", "None")).faults
+    seen = verdict.override(shown, rules.rules, NOW)
+    assert seen is not None
+    assert ([seen.code] if seen.severity == "Fatal" else []) == expected

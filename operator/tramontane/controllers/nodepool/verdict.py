@@ -178,10 +178,12 @@ def override(fault: Fault, rules: Iterable[Rule], now: float) -> Fault | None:
     """Return the fault as the first matching rule wants it; None where that is to ignore it.
 
     A rule with a count matches a fault that was seen so often within the window. The report has a
-    total with its first and last time, so the share in the window is taken as evenly spread.
+    total with its first and last time, so the share in the window is taken as evenly spread. What
+    the catalogue ignores is raised by its code only: a rule for all of a check means its faults.
     """
+    ignored = fault.severity is Severity.NONE
     for rule in rules:
-        if rule.code is not None and rule.code != fault.code:
+        if (rule.code is not None or ignored) and rule.code != fault.code:
             continue
         if rule.check is not None and rule.check != fault.check:
             continue
