@@ -316,6 +316,16 @@ class GangSpec(Model):
         ),
     ] = ()
     active: Annotated[bool, about("Whether to hold seats at all.", example=False)] = True
+    resize: Annotated[
+        int | None,
+        about(
+            "Count of the first slot, one of sizes, that the gang is ready to be placed anew at: "
+            "its pods are gone. Where it does not fit, the placement stays.",
+            example=128,
+            ge=1,
+            le=MAX_SEATS,
+        ),
+    ] = None
     cost: Annotated[
         Cost | None,
         about("What a preemption now would cost.", example={"lostWork": "120"}),
@@ -401,11 +411,11 @@ class GangStatus(Model):
             example="2026-11-24T15:04:07Z",
         ),
     ] = None
-    grow_to: Annotated[
+    advised_size: Annotated[
         int | None,
         about(
-            "Larger count of the first slot that there is room for now; to be taken at a "
-            "checkpoint.",
+            "Count of the first slot that serves the gang better now: a larger one that there is "
+            "room for, or a smaller one instead of waiting for a lost seat. Absent: as it is.",
             example=128,
             ge=1,
             le=MAX_SEATS,

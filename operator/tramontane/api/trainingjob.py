@@ -26,6 +26,7 @@ from tramontane.api.reasons import JobReason, PendingReason
 
 DEFAULT_STEP_PATTERN: Final = r"step[ =:]+(?P<step>\d+)"
 DEFAULT_SAVED_PATTERN: Final = r"saved checkpoint.*step[ =:]+(?P<step>\d+)"
+DEFAULT_SAVING_PATTERN: Final = r"(?i)(saving|writing) (a )?checkpoint"
 MAX_GPUS: Final = 100_000
 MAX_INCIDENTS: Final = 20
 # `<job>-<seat>` is a host name (63 characters) and a seat has up to five digits.
@@ -100,6 +101,24 @@ class IncidentCause(StrEnum):
     EVICTED = "Evicted"
 
 
+class Stragglers(StrEnum):
+    """Say what is done about a rank whose steps take longer than the others'."""
+
+    OFF = "Off"
+    REPORT = "Report"
+    MOVE = "Move"
+
+
+class HandshakeWhy(StrEnum):
+    """Say what a job saves a checkpoint for before it is done."""
+
+    DRAIN = "Drain"
+    STRAGGLER = "Straggler"
+    PREEMPT = "Preempt"
+    SUSPEND = "Suspend"
+    RESIZE = "Resize"
+
+
 class Elastic(Model):
     """Let a job run at several sizes."""
 
@@ -142,15 +161,31 @@ class Launcher(Model):
             le=1024,
         ),
     ] = 1
+    min_replica_groups: Annotated[
+        int,
+        about(
+            "Groups that must be whole for training to go on; with replicaGroups.",
+            example=3,
+            ge=1,
+            le=1024,
+        ),
+    ] = 1
 
     model_config = checked(
+        Rule(
+            "!has(self.minReplicaGroups) || self.minReplicaGroups == 1 || "
+            "(has(self.replicaGroups) && self.minReplicaGroups <= self.replicaGroups)",
+            "minReplicaGroups must not exceed replicaGroups",
+            "%d over %d",
+            ("self.minReplicaGroups", "has(self.replicaGroups) ? self.replicaGroups : 1"),
+        ),
         Rule(
             "!has(self.replicaGroups) || self.replicaGroups == 1 || !has(self.type) || "
             "self.type == 'torchrun'",
             "replicaGroups above 1 must go with launcher type torchrun",
             "type %s",
             ("self.type",),
-        )
+        ),
     )
 
 
@@ -246,6 +281,15 @@ class Progress(Model):
             example="10m",
         ),
     ] = "auto"
+    stragglers: Annotated[
+        Stragglers,
+        about(
+            "A rank whose step time exceeds the others' by half for minutes: Report it, Move it to "
+            "a spare at a checkpoint, or Off. Read from sampled ranks' logs, where stepPattern has "
+            "a group named seconds (the rank's own time for the step).",
+            example="Move",
+        ),
+    ] = Stragglers.REPORT
     metrics: Annotated[
         MetricsSource | None,
         about(
@@ -282,6 +326,16 @@ class CheckpointSpec(Model):
             extra=rules(*_step_pattern("savedPattern")),
         ),
     ] = DEFAULT_SAVED_PATTERN
+    saving_pattern: Annotated[
+        str,
+        about(
+            "Regular expression over the lines of rank 0's log that says a checkpoint is being "
+            "written: until it is safe, standing still is no hang; empty: not seen.",
+            example="writing checkpoint",
+            max_length=1024,
+            extra=rules(_re2("savingPattern")),
+        ),
+    ] = DEFAULT_SAVING_PATTERN
     grace: Annotated[
         Duration,
         about("Time for a last checkpoint between SIGTERM and SIGKILL.", example="5m"),
@@ -534,6 +588,20 @@ class GoodputLost(Model):
     suspended: Annotated[Duration, about("Held by its owner.", example="0s")] = "0s"
 
 
+class RestartStages(Model):
+    """Split the time of restarts; the stages add up to goodput.lost.restart."""
+
+    detect: Annotated[Duration, about("From the last step until it was known.", example="2s")] = (
+        "0s"
+    )
+    replace: Annotated[
+        Duration, about("From then until every seat had a pod again.", example="31s")
+    ] = "0s"
+    resume: Annotated[
+        Duration, about("From then until the first step: meeting, loading.", example="207s")
+    ] = "0s"
+
+
 class Goodput(Model):
     """Account for all time since creation: productive and lost add up to it."""
 
@@ -546,6 +614,10 @@ class Goodput(Model):
     lost: Annotated[
         GoodputLost, about("Time lost, by cause.", example={"queue": "310s", "rework": "400s"})
     ] = GoodputLost()
+    restart: Annotated[
+        RestartStages,
+        about("Parts of lost.restart.", example={"detect": "2s", "replace": "31s"}),
+    ] = RestartStages()
     at: Annotated[
         Timestamp | None, about("Time up to which this counts.", example="2026-11-24T15:02:07Z")
     ] = None
@@ -557,6 +629,23 @@ class RestartCounts(Model):
     user: Annotated[int, about("Without an infrastructure cause.", example=0, ge=0)] = 0
     infra: Annotated[int, about("By blades, Nodes and network.", example=4, ge=0)] = 0
     preempted: Annotated[int, about("By higher priority.", example=1, ge=0)] = 0
+
+
+class Handshake(Model):
+    """Show a planned disruption that waits for a checkpoint: ranks have been told to save."""
+
+    why: Annotated[HandshakeWhy, about("What it is for.", example="Drain")]
+    since: Annotated[Timestamp, about("When the ranks were told.", example="2026-11-24T15:02:07Z")]
+    deadline: Annotated[
+        Timestamp, about("When it is done without a checkpoint.", example="2026-11-24T15:04:07Z")
+    ]
+
+
+class Growth(Model):
+    """Show room for another size, which must last before it is used."""
+
+    size: Annotated[int, about("Blades that there is room for.", example=128, ge=1)]
+    since: Annotated[Timestamp, about("Since when.", example="2026-11-24T15:02:07Z")]
 
 
 class JobIncident(Model):
@@ -617,6 +706,12 @@ class TrainingJobStatus(Model):
     ] = None
     step: Annotated[int | None, about("Last step seen.", example=118400, ge=0)] = None
     step_time: Annotated[Duration | None, about("Median time of a step.", example="5.1s")] = None
+    step_time_p99: Annotated[
+        Duration | None, about("99th percentile of a step's time.", example="7.9s")
+    ] = None
+    loss: Annotated[
+        DecimalString | None, about("Last loss seen, with lossPattern.", example="1.8031")
+    ] = None
     last_checkpoint: Annotated[
         LastCheckpoint | None,
         about(
@@ -631,6 +726,20 @@ class TrainingJobStatus(Model):
     goodput: Annotated[
         Goodput | None,
         about("What the time went into.", example={"ratio": "0.974", "productive": "86400s"}),
+    ] = None
+    handshake: Annotated[
+        Handshake | None,
+        about(
+            "Planned disruption that waits for a checkpoint now.",
+            example={"why": "Drain", "since": "2026-11-24T15:02:07Z"},
+        ),
+    ] = None
+    growth: Annotated[
+        Growth | None,
+        about(
+            "Size that the scheduler advises, and since when.",
+            example={"size": 128, "since": "2026-11-24T15:02:07Z"},
+        ),
     ] = None
     restarts: Annotated[
         RestartCounts | None,

@@ -93,8 +93,8 @@ def _reason(answer: Answer) -> list[tuple[str, str]]:
         pairs.append(("Estimate", text))
     if outcome.reserved_s is not None and not answer.placed:
         pairs.append(("At the latest", f"{_when(outcome.reserved_s, now_s)}, by others' limits"))
-    if outcome.grow_to:
-        pairs.append(("Could grow", f"to {outcome.grow_to} seats, at its next checkpoint"))
+    if outcome.advised_size:
+        pairs.append(("Could grow", f"to {outcome.advised_size} seats, at its next checkpoint"))
     return pairs
 
 

@@ -165,8 +165,10 @@ class _Pass:
         after = recovery.placement if recovery else placement
         if gang.slots and not (queue and queue.refused):
             after = refill(self.snapshot, gang, after, self.now_s)
-        grow_to = queue.larger(gang) if queue else 0
-        return outcomes.seated(gang, after, recovery, finding, placed_s=placed_s, grow_to=grow_to)
+        advised_size = queue.larger(gang) if queue else 0
+        return outcomes.seated(
+            gang, after, recovery, finding, placed_s=placed_s, advised_size=advised_size
+        )
 
     def _look_again(self, done: Pass, gang: GangRecord, outcome: Outcome) -> None:
         """Note when the clock alone changes something for this gang."""

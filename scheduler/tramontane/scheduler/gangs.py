@@ -97,7 +97,7 @@ class Told:
     placed_s: float | None = None
     order: Order | None = None
     estimate: Estimate | None = None
-    grow_to: int = 0
+    advised_size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +285,7 @@ def _status(status: Raw) -> tuple[Told, Placement | None]:
         estimate=Estimate(clock.parse(estimated["p50"]), clock.parse(estimated["p90"]))
         if estimated.keys() >= {"p50", "p90"}
         else None,
-        grow_to=int(status.get("growTo") or 0),
+        advised_size=int(status.get("advisedSize") or 0),
     )
     placed = status.get("placement") or {}
     seats = tuple(sys.intern(str(seat)) for seat in placed.get("seats") or ())

@@ -41,7 +41,7 @@ class Outcome:
     reserved_s: float | None = None
     estimate: Estimate | None = None
     order: Order | None = None
-    grow_to: int = 0
+    advised_size: int = 0
 
 
 @dataclass(slots=True)
@@ -156,7 +156,7 @@ def seated(
     finding: Finding | None,
     *,
     placed_s: float,
-    grow_to: int,
+    advised_size: int,
 ) -> Outcome:
     """Return the outcome of a gang that sits on `after` now.
 
@@ -193,5 +193,5 @@ def seated(
         message=message,
         moves=moves,
         placed_s=placed_s,
-        grow_to=grow_to,
+        advised_size=advised_size,
     )

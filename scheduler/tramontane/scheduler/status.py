@@ -47,9 +47,9 @@ def change(gang: GangRecord, outcome: Outcome) -> Change:
     )
     if facts_now != facts:
         return Change.FACTS
-    words_now = (told.message, told.position, told.observed, told.grow_to)
+    words_now = (told.message, told.position, told.observed, told.advised_size)
     message = outcome.message[:MOST_MESSAGE]
-    words = (message, outcome.position, gang.generation, outcome.grow_to)
+    words = (message, outcome.position, gang.generation, outcome.advised_size)
     same = words_now == words and not _moved(gang, told.estimate, outcome.estimate)
     return Change.NONE if same else Change.WORDS
 
@@ -90,8 +90,8 @@ def render(gang: GangRecord, outcome: Outcome, now_s: float) -> dict[str, Any]:
         }
     if outcome.placed_s is not None:
         status["placedAt"] = clock.utc(outcome.placed_s)
-    if outcome.grow_to:
-        status["growTo"] = outcome.grow_to
+    if outcome.advised_size:
+        status["advisedSize"] = outcome.advised_size
     if outcome.order is not None:
         status["preempt"] = {
             "by": outcome.order.by,

@@ -133,7 +133,7 @@ def after(record: GangRecord, outcome: Outcome, now: float = NOW) -> GangRecord:
         placed_s=outcome.placed_s,
         order=outcome.order,
         estimate=outcome.estimate,
-        grow_to=outcome.grow_to,
+        advised_size=outcome.advised_size,
     )
     return replace(record, told=told, placement=outcome.placement)
 

@@ -166,9 +166,9 @@ def test_a_smaller_size_is_taken_where_it_ends_sooner(ends_s: float, size: int) 
 def test_a_shrunk_gang_is_told_when_there_is_room_for_more() -> None:
     small = runs("small", "r0-0", "r0-1", for_s=1000.0, sizes=(4, 2), slots=HEAD.slots)
     alone = hall().decide(small).outcomes["ns/small"]
-    assert (alone.grow_to, alone.placement) == (4, small.placement)
+    assert (alone.advised_size, alone.placement) == (4, small.placement)
     waits = gang("waits", 4, priority=1)
-    assert hall().decide(small, waits).outcomes["ns/small"].grow_to == 0
+    assert hall().decide(small, waits).outcomes["ns/small"].advised_size == 0
 
 
 def test_the_cheapest_gives_way_leaves_when_its_pods_are_gone_and_is_not_asked_twice() -> None:

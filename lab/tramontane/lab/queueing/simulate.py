@@ -289,5 +289,5 @@ def _told(gang: GangRecord, outcome: Outcome, now: float) -> Told:
         placed_s=outcome.placed_s,
         order=outcome.order,
         estimate=outcome.estimate,
-        grow_to=outcome.grow_to,
+        advised_size=outcome.advised_size,
     )

@@ -65,6 +65,8 @@ class Plan:
         delete_job: the job's time to live is over.
         status: to be written at the end, if it differs.
         events: said once the status was written.
+        drains: pods whose rank is to save a checkpoint and end, its agent staying.
+        ask: pods whose last words are wanted before more can be decided.
         follow: rank 0's pod, whose log is to be read, or None.
         after: look again in so many seconds; None: only when something changes.
     """
@@ -76,7 +78,9 @@ class Plan:
     creates: tuple[Create, ...] = ()
     deletes: tuple[Delete, ...] = ()
     raises: tuple[Raise, ...] = ()
+    drains: tuple[Raise, ...] = ()
     peers: Mapping[int, str] = field(default_factory=dict)
+    ask: tuple[PodView, ...] = ()
     delete_job: bool = False
     events: tuple[Said, ...] = ()
     follow: PodView | None = None

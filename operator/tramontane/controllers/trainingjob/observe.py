@@ -14,6 +14,7 @@ from tramontane.api.names import ANNOTATION_EPOCH, LABEL_SEAT
 from tramontane.api.nodepool import NodePool
 from tramontane.api.trainingjob import TrainingJob
 from tramontane.controllers.trainingjob.progress import Marks
+from tramontane.controllers.trainingjob.words import LastWords, Slow
 from tramontane.kube.views import NodeView, PodView
 
 
@@ -32,6 +33,8 @@ class World:
         priority: value of the job's PriorityClass; None where the class does not exist.
         marks: what rank 0's log said so far; None before it was read.
         log_alive: whether that log is being read now.
+        words: the end of the logs of pods that the last plans asked for, by pod uid.
+        slow: the rank that holds the others up, or None.
         vanished: seats whose pod this process saw go away, and the epoch that it had; until the
             next pod of the seat is there.
         refusal: what the API server said against the last thing we wanted to create, or None.
@@ -47,6 +50,8 @@ class World:
     priority: int | None = 0
     marks: Marks | None = None
     log_alive: bool = False
+    words: Mapping[str, LastWords] = field(default_factory=dict)
+    slow: Slow | None = None
     vanished: Mapping[int, int] = field(default_factory=dict)
     refusal: str | None = None
 

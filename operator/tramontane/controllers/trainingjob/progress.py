@@ -32,16 +32,30 @@ class Saved:
 
 
 @dataclass(frozen=True, slots=True)
+class Exited:
+    """Say how a rank's process ended: in which attempt, with what code, when (Unix s)."""
+
+    attempt: int
+    code: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Marks:
     """Show what the log has said so far.
 
     Attributes:
         step: the newest step of this life, and `step_at` when its line was printed (Unix s).
         first_step: the first step of this life, and `first_step_at` when.
-        step_time_s: median time of a step in this life, or of the last one that had any.
+        step_time_s: median time of a step in this life, or of the last one that had any;
+            `step_p99_s` its 99th percentile.
+        loss: the newest one, where a pattern asks for it.
         saved: the newest checkpoint.
         saves: the last few checkpoints, oldest first.
+        saving_since: when the checkpoint that is being written was begun; None: none is.
         agent_attempt: the attempt that the rank agent said it started; None without its lines.
+        exited: how this life's process ended, as its agent said; None while it runs.
+        unmatched: lines of this life, while none of them has matched the step pattern.
     """
 
     step: int | None = None
@@ -52,6 +66,11 @@ class Marks:
     saved: Saved | None = None
     saves: tuple[Saved, ...] = ()
     agent_attempt: int | None = None
+    step_p99_s: float | None = None
+    loss: float | None = None
+    saving_since: float | None = None
+    exited: Exited | None = None
+    unmatched: int = 0
 
 
 @dataclass(slots=True)
