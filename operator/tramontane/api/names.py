@@ -24,9 +24,10 @@ LABEL_GANG = "tramontane.dev/gang"
 LABEL_SEAT = "tramontane.dev/seat"
 ANNOTATION_EPOCH = "tramontane.dev/epoch"
 ANNOTATION_PEERS = "tramontane.dev/peers"
-# The attempt whose ranks are to save a checkpoint and end; and the seats of the gang as it is now.
+# The attempt whose ranks are to save a checkpoint and end.
 ANNOTATION_DRAIN = "tramontane.dev/drain"
-ANNOTATION_SIZE = "tramontane.dev/size"
+# On the pod that a job's replica groups agree with.
+LABEL_LIGHTHOUSE = "tramontane.dev/lighthouse"
 
 # On pods that the nodepool controller runs on a blade, in the system namespace: what it tests or
 # repairs (a step of qualification, or a rung of the repair ladder), on which blade, with whom.

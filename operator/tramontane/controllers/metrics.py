@@ -22,3 +22,9 @@ STALE_NODE_PATCHES = Counter(
     "tramontane_stale_node_patches", "Patches of Nodes that had to be planned again"
 )
 KOPF_EVENTS = Counter("tramontane_kopf_events", "Events that kopf passed on", ["kind"])
+RECOVERY_SECONDS = Histogram(
+    "tramontane_trainingjob_recovery_seconds",
+    "From an incident until it was detected, until its seats had pods again, until steps again",
+    ["stage", "cause"],
+    buckets=(0.25, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600),
+)

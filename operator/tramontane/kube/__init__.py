@@ -7,6 +7,7 @@ dictionaries; what is kept in memory are the small frozen views that the callers
     resources  paths of the kinds that we use
     config     where the API server is and who we are (the official client's loaders)
     client     requests: get, list, create, apply, patch, delete; streams of lines
+    podlog     a container's log, whatever it prints
     store      a cache with indexes
     informer   list, diff, watch: the store follows the API server
     workqueue  keys in, one reconcile per key at a time

@@ -15,8 +15,8 @@ What the client promises, and nothing more:
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -35,6 +35,12 @@ from tramontane.kube.errors import (
     Unreachable,
 )
 from tramontane.kube.gcpause import gc_paused
+from tramontane.kube.podlog import (
+    READ_BUFFER_B,
+    bounded_lines,
+    keep_tls_buffers_small,
+    paced,
+)
 from tramontane.kube.resources import LEASES, PODS, Resource
 from tramontane.kube.transport import JSON, Request, Transport
 
@@ -67,7 +73,7 @@ _METHODS = {
     "delete": "DELETE",
 }
 _LEASE_LANE = 8
-_STREAMS = 64
+_UNBOUNDED = 0
 
 
 class Client:
@@ -97,7 +103,10 @@ class Client:
         Raises:
             InvalidValue: there is no usable configuration.
         """
-        connection = await connect(kubeconfig, max_in_flight + _LEASE_LANE + _STREAMS)
+        # The pool has no bound of its own: requests have theirs, and a log that is followed for
+        # each job must keep none of them waiting for a connection.
+        keep_tls_buffers_small()
+        connection = await connect(kubeconfig, _UNBOUNDED)
         transport = Transport(connection, user_agent, timeout_s=timeout_s)
         return cls(transport, max_in_flight=max_in_flight)
 
@@ -213,7 +222,8 @@ class Client:
         )
         return self._transport.stream(request, silence_s=silence_s, keep_tail=False)
 
-    def pod_log(
+    @asynccontextmanager
+    async def pod_log(
         self,
         namespace: str,
         name: str,
@@ -221,21 +231,33 @@ class Client:
         container: str | None = None,
         follow: bool = True,
         since_seconds: int | None = None,
+        since_time: str | None = None,
         tail_lines: int | None = None,
+        limit_bytes: int | None = None,
         timestamps: bool = False,
-    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """Open a container's log: a context manager that yields an iterator of lines."""
+        silence_s: float | None = None,
+        pause: Callable[[], float] = lambda: 0.0,
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Open a container's log: a context manager that yields an iterator of lines.
+
+        Lines are cut to MAX_LINE_B. After each read, `pause()` seconds pass before the next. The
+        iterator ends with the log, and raises Silent after `silence_s` without a byte. Logs take
+        no slot.
+        """
         wanted = {
             "container": container,
             "follow": "true" if follow else None,
             "sinceSeconds": since_seconds,
+            "sinceTime": since_time,
             "tailLines": tail_lines,
+            "limitBytes": limit_bytes,
             "timestamps": "true" if timestamps else None,
         }
         params = {key: str(value) for key, value in wanted.items() if value is not None}
         path = PODS.path(namespace, name, "log")
         request = Request("GET", path, "get", "pods/log", f"{namespace}/{name}", params)
-        return self._transport.stream(request, silence_s=None, keep_tail=True)
+        async with self._transport.chunks(request, buffer_b=READ_BUFFER_B) as chunks:
+            yield bounded_lines(paced(chunks, pause, silence_s, str(request)))
 
     # Writing
 

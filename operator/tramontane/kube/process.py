@@ -16,6 +16,7 @@ import contextlib
 import functools
 import logging
 import os
+import resource
 import signal
 import socket
 import uuid
@@ -129,6 +130,9 @@ def run(
         SystemExit: with 1 if `main` failed, with 3 if it lost its Lease.
     """
     options = options or ProcessOptions()
+    # Each followed log is a connection of its own.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     set_up_logging(options.log_level)
     try:
         asyncio.run(_serve(main, options, readiness or Checks(), grace_s))

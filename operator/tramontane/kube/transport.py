@@ -122,7 +122,17 @@ class Transport:
     async def stream(
         self, request: Request, *, silence_s: float | None, keep_tail: bool
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Open a stream and yield an iterator of its complete lines.
+        """Open a stream and yield an iterator of its complete lines; raises as `chunks` does."""
+        async with self.chunks(request, silence_s=silence_s) as chunks:
+            yield split_lines(chunks, keep_tail=keep_tail)
+
+    @asynccontextmanager
+    async def chunks(
+        self, request: Request, *, silence_s: float | None = None, buffer_b: int | None = None
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Open a stream and yield an iterator of what comes, as it comes.
+
+        `buffer_b` bounds what is read ahead: twice that.
 
         Raises:
             ApiError: the server refused to begin it.
@@ -132,7 +142,7 @@ class Transport:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=silence_s)
         count = metrics.REQUESTS.labels
         try:
-            answer = await self._open(request, timeout)
+            answer = await self._open(request, timeout, buffer_b)
         except _CONNECTION_TROUBLE as error:
             count(request.verb, request.resource, "unreachable").inc()
             raise _unreachable(request, self.connection.server, error) from error
@@ -141,7 +151,7 @@ class Transport:
             chunks = self._chunks(request, answer)
             if answer.status >= 300:  # noqa: PLR2004 - the first status that is no success
                 raise _refusal(request, answer, b"".join([chunk async for chunk in chunks]))
-            yield split_lines(chunks, keep_tail=keep_tail)
+            yield chunks
 
     async def _chunks(
         self, request: Request, answer: aiohttp.ClientResponse
@@ -153,7 +163,7 @@ class Transport:
             raise _unreachable(request, self.connection.server, error) from error
 
     async def _open(
-        self, request: Request, timeout: aiohttp.ClientTimeout
+        self, request: Request, timeout: aiohttp.ClientTimeout, buffer_b: int | None = None
     ) -> aiohttp.ClientResponse:
         connection = self.connection
         headers = await connection.authorize(self._headers)
@@ -167,6 +177,7 @@ class Transport:
             headers=headers,
             timeout=timeout,
             allow_redirects=False,
+            read_bufsize=buffer_b,
             **connection.arguments,
         )
 

@@ -4,6 +4,7 @@
 kill the operator, before or after they are done.
 """
 
+import asyncio
 import copy
 import itertools
 from collections.abc import AsyncIterator
@@ -24,6 +25,7 @@ from unit.trainingjob.builders import NOW, a_job, a_pool, quarantined
 
 Raw = dict[str, Any]
 KEY = "ml/llama"
+_TURNS = 5
 
 
 class Killed(BaseException):
@@ -302,6 +304,8 @@ class Cluster:
             self.api.now += 1
             self.sync()
             await self.reconcile()
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)  # what reads logs gets its turn
             self.schedule()
             self.kubelets()
         self.sync()

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tramontane.api.trainingjob import JobPhase
+from tramontane.api.trainingjob import Goodput, GoodputLost, JobPhase
 from tramontane.controllers.trainingjob.goodput import Cause, Ledger, cause_of
 
 CREATED = 1_800_000_000.0
@@ -58,9 +58,29 @@ def test_each_phase_has_a_cause() -> None:
         JobPhase.QUEUED: Cause.QUEUE,
         JobPhase.STARTING: Cause.START,
         JobPhase.RUNNING: Cause.PRODUCTIVE,
-        JobPhase.RECOVERING: Cause.RESTART,
+        JobPhase.RECOVERING: Cause.RESUME,
         JobPhase.CHECKPOINTING: Cause.CHECKPOINT,
         JobPhase.SUSPENDED: Cause.SUSPENDED,
     }
     assert cause_of(JobPhase.QUEUED, preempted=True) is Cause.PREEMPTED
-    assert cause_of(JobPhase.RUNNING, hangs=True) is Cause.HANG
+    assert cause_of(JobPhase.CHECKPOINTING, preempted=True) is Cause.PREEMPTED
+    assert cause_of(JobPhase.RUNNING, preempted=True) is Cause.PRODUCTIVE
+
+
+def test_the_stages_add_up_to_the_restarts() -> None:
+    ledger = Ledger(productive=10, detect=1, replace=20, resume=300)
+
+    shown = ledger.to_status(CREATED)
+
+    assert shown.lost.restart == "0.321s"
+    assert shown.restart.to_dict() == {"detect": "0.001s", "replace": "0.02s", "resume": "0.3s"}
+    assert Ledger.of(shown) == ledger
+
+
+def test_a_restart_that_no_stage_claims_was_resume() -> None:
+    written = Goodput.model_validate(
+        {"lost": {"restart": "1m"}, "restart": {"detect": "2s", "replace": "80s"}}
+    )
+
+    assert Ledger.of(written) == Ledger(detect=2000, replace=58_000)
+    assert Ledger.of(Goodput(lost=GoodputLost(restart="250ms"))) == Ledger(resume=250)

@@ -9,9 +9,10 @@ from tramontane.api import clock
 from tramontane.api.reasons import JobReason, PendingReason
 from tramontane.api.trainingjob import IncidentCause, JobPhase
 from tramontane.controllers.trainingjob.actions import Create, Delete, Plan, Raise
-from tramontane.controllers.trainingjob.placed import FENCE_GRACE_S
 from tramontane.controllers.trainingjob.plan import plan
-from tramontane.controllers.trainingjob.progress import Marks, Saved
+from tramontane.controllers.trainingjob.podwork import FENCE_GRACE_S
+from tramontane.controllers.trainingjob.progress import Marks
+from tramontane.controllers.trainingjob.words import LastWords
 from unit.trainingjob.builders import (
     NOW,
     a_blade,
@@ -189,26 +190,21 @@ def test_what_leaves_a_running_job_alone(given: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("drain", "marks", "state_since", "leaves"),
+    ("drain", "state_since", "leaves"),
     [
-        pytest.param("Now", None, NOW - 1, True, id="now"),
-        pytest.param("AtCheckpoint", None, NOW - 1, False, id="no checkpoint yet"),
-        pytest.param(
-            "AtCheckpoint", Marks(saved=Saved(9, NOW - 5)), NOW - 1, False, id="an old one"
-        ),
-        pytest.param("AtCheckpoint", Marks(saved=Saved(9, NOW)), NOW - 2, True, id="a new one"),
-        pytest.param("WhenIdle", Marks(saved=Saved(9, NOW)), NOW - 2, False, id="idle"),
-        pytest.param("WhenIdle", None, NOW - 1801, True, id="after the timeout"),
+        pytest.param("Now", NOW - 1, True, id="now"),
+        pytest.param("AtCheckpoint", NOW - 1, False, id="once it has saved"),
+        pytest.param("AtCheckpoint", NOW - 1801, True, id="it never did"),
+        pytest.param("WhenIdle", NOW - 2, False, id="idle"),
+        pytest.param("WhenIdle", NOW - 1801, True, id="after the timeout"),
     ],
 )
-def test_when_work_leaves_a_faulty_blade(
-    drain: str, marks: Marks | None, state_since: float, leaves: bool
+def test_when_work_leaves_a_faulty_blade_at_once(
+    drain: str, state_since: float, leaves: bool
 ) -> None:
     pool = a_pool(remediation={"drain": {"onFatal": drain}})
     blade = quarantined("b2", stateSince=clock.utc(state_since))
-    world = a_world(
-        a_job(running()), pods=pods(), blades={"b2": blade}, pools={"hall": pool}, marks=marks
-    )
+    world = a_world(a_job(running()), pods=pods(), blades={"b2": blade}, pools={"hall": pool})
 
     assert bool(plan(world).deletes) is leaves
 
@@ -361,11 +357,19 @@ def test_too_many_crashes_end_the_job() -> None:
     earlier = [user_error(NOW - 3600 * n, runningAfter="1s") for n in (3, 2, 1)]
     job = a_job(running(attempt=4, incidents=earlier))
 
-    planned = plan(a_world(job, pods=(*pods(3, 4), failed(3, "b3", 139, epoch=4))))
+    crashed = failed(3, "b3", 139, epoch=4)
+    world = a_world(job, pods=(*pods(3, 4), crashed))
+    asked = plan(world)
+    assert asked.ask == (crashed,)
+    assert asked.status == job.status
+
+    words = {crashed.uid: LastWords(answered=True, lines=("loading", "KeyError: 'lr'"))}
+    planned = plan(replace(world, words=words))
 
     assert planned.status.phase is JobPhase.FAILED
     assert planned.status.reason is JobReason.TOO_MANY_USER_FAILURES
     assert "at most 3 times in 24h (got 4)" in (planned.status.message or "")
+    assert (planned.status.message or "").endswith("its log ends:\nloading\nKeyError: 'lr'")
     ended = plan(after(a_world(job, pods=pods(3, 4)), planned))
     assert len(ended.deletes) == 3
     assert ended.gang is not None
@@ -524,7 +528,7 @@ def test_giving_way_is_recorded_and_the_job_queues_again() -> None:
         after(a_world(job), waiting, gang=a_gang(job, phase="Pending"), pods=(), now=NOW + 9)
     )
     assert later.status.goodput is not None
-    assert later.status.goodput.lost.preempted == "4s"
+    assert later.status.goodput.lost.preempted == "9s"
 
 
 def test_pods_follow_a_placement_that_changed() -> None:

@@ -420,7 +420,8 @@ def lost(status: TrainingJobStatus) -> dict[str, str]:
 def test_the_time_before_the_first_step_was_start() -> None:
     marks = Marks(step=5, step_at=NOW, first_step=1, first_step_at=NOW - 40, step_time_s=10.0)
 
-    status = plan(a_world(a_job(running()), pods=pods(), marks=marks)).status
+    waited = {"productive": "0s", "lost": {"queue": "10s", "start": "90s"}}
+    status = plan(a_world(a_job(running(goodput=waited)), pods=pods(), marks=marks)).status
 
     # Running since 50 s; the first step ended 40 s ago and took 10 s.
     assert lost(status) == {"productive": "50s", "queue": "10s", "start": "40s"}
@@ -446,4 +447,4 @@ def test_time_without_steps_is_hang_while_the_log_is_read() -> None:
     world = a_world(a_job(running(step=9)), pods=pods(), marks=marks, now=NOW + 20)
 
     assert "hang" not in lost(plan(world).status)
-    assert lost(plan(replace(world, log_alive=True)).status)["hang"] == "20s"
+    assert lost(plan(replace(world, log_alive=True)).status)["hang"] == "70s"

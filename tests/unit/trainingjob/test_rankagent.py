@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from tramontane.controllers.trainingjob import rankagent
-from tramontane.controllers.trainingjob.render import agent_source
+from tramontane.controllers.trainingjob.render import WRAPPER_FILE, agent_source
 
 PATIENCE_S = 30.0
+ENDED_BY_ORDER = 143
 
 
 class AgentUnderTest:
@@ -27,6 +28,7 @@ class AgentUnderTest:
         self.process: subprocess.Popen[str]
         self._log = folder / "log"
         (folder / "agent.py").write_text(agent_source())
+        (folder / WRAPPER_FILE).write_text(agent_source(WRAPPER_FILE))
         self.want(1)
 
     def start(self, script: str, **env: str) -> None:
@@ -48,10 +50,13 @@ class AgentUnderTest:
 
     def want(self, epoch: int, peers: dict[str, str] | None = None) -> None:
         """Write the files as the kubelet does: whole, by renaming."""
-        for name, text in (("peers", json.dumps(peers or {})), ("epoch", str(epoch))):
-            fresh = self.folder / f".{name}"
-            fresh.write_text(text)
-            fresh.rename(self.folder / name)
+        self.put("peers", json.dumps(peers or {}))
+        self.put("epoch", str(epoch))
+
+    def put(self, name: str, text: str) -> None:
+        fresh = self.folder / f".{name}"
+        fresh.write_text(text)
+        fresh.rename(self.folder / name)
 
     @property
     def said(self) -> str:
@@ -129,11 +134,173 @@ def test_a_survivor_that_ended_starts_again_when_the_epoch_is_raised(agent: Agen
     assert [one["TRAMONTANE_ATTEMPT"] for one in agent.out()] == ["1", "2"]
 
 
-def test_a_first_start_that_fails_at_once_is_not_waited_for_long(agent: AgentUnderTest) -> None:
-    agent.start("import sys; sys.exit(1)", TRAMONTANE_AGENT_WAIT_S="600")
+@pytest.mark.parametrize(
+    ("seat", "epoch", "waits"),
+    [
+        pytest.param("0", 1, "600s", id="seat 0 is seen in its log"),
+        pytest.param("3", 1, "30s", id="another: as long as a first restart takes"),
+        pytest.param("3", 3, "60s", id="at the third attempt the back-off has doubled twice"),
+        pytest.param("3", 30, "600s", id="never longer than any other"),
+    ],
+)
+def test_a_start_that_fails_at_once_is_waited_for_as_long_as_a_restart_may_take(
+    agent: AgentUnderTest, seat: str, epoch: int, waits: str
+) -> None:
+    agent.want(epoch)
+    agent.start("import sys; sys.exit(1)", TRAMONTANE_AGENT_WAIT_S="600", TRAMONTANE_SEAT=seat)
 
+    agent.until(lambda: "event=exited" in agent.said)
+    assert f"waits={waits}" in agent.said
+    agent.process.send_signal(signal.SIGTERM)
     assert agent.ended() == 1
-    assert f"waits={rankagent.QUICK_WAIT_S:g}s" in agent.said
+
+
+SAVES = """
+    import json, os, signal, sys, time
+    def save(*_):
+        with open(os.environ["OUT"], "a") as out:
+            out.write('{"saved": %s}' % os.environ["TRAMONTANE_ATTEMPT"] + chr(10))
+        sys.exit(int(os.environ.get("CODE", "0")))
+    signal.signal(signal.SIGTERM, save)
+    if os.environ["TRAMONTANE_ATTEMPT"] == "2": sys.exit(0)
+    print("ready", file=sys.stderr, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("code", ["0", "1"], ids=["ends well", "as torchrun does"])
+def test_a_drained_rank_saves_and_its_pod_stays_for_the_next_attempt(
+    agent: AgentUnderTest, code: str
+) -> None:
+    agent.start(SAVES, CODE=code, TRAMONTANE_AGENT_GRACE_S="0")
+    agent.until(lambda: "ready" in agent.said)
+    agent.put("drain", "1")
+    agent.until(lambda: "event=exited" in agent.said)
+
+    assert f"event=exited attempt=1 code={code} waits=600.3s" in agent.said
+    assert agent.process.poll() is None
+    agent.want(2)
+    assert agent.ended() == 0
+    assert agent.out() == [{"saved": 1}]
+    assert agent.said.count("event=draining attempt=1") == 1
+
+
+def test_an_order_to_drain_another_attempt_is_not_for_this_one(agent: AgentUnderTest) -> None:
+    agent.put("drain", "1")
+    agent.want(3)
+    agent.start(SAVES)
+    agent.until(lambda: "ready" in agent.said)
+    time.sleep(0.3)
+
+    assert "draining" not in agent.said
+    assert agent.out() == []
+
+
+def test_a_drained_rank_takes_its_time_and_gets_no_kill(agent: AgentUnderTest) -> None:
+    agent.start(
+        """
+        import os, signal, sys, time
+        def save(*_):
+            time.sleep(1.5)
+            open(os.environ["OUT"], "w").write('{"saved": true}')
+            sys.exit(0)
+        signal.signal(signal.SIGTERM, save)
+        print("ready", file=sys.stderr, flush=True)
+        time.sleep(600)
+        """,
+        TRAMONTANE_AGENT_GRACE_S="0.1",
+    )
+    agent.until(lambda: "ready" in agent.said)
+    agent.put("drain", "1")
+
+    agent.until(lambda: "event=exited attempt=1 code=0" in agent.said)
+    assert agent.out() == [{"saved": True}]
+
+
+def test_a_rank_that_a_peer_had_end_before_the_order_came_is_drained_not_done(
+    agent: AgentUnderTest,
+) -> None:
+    agent.start("import sys; sys.exit(0)", TRAMONTANE_AGENT_WAIT_S="9")
+    agent.until(lambda: "event=exited attempt=1 code=0" in agent.said)
+    agent.put("drain", "1")
+    agent.until(lambda: "event=draining attempt=1" in agent.said)
+    time.sleep(3.5)
+
+    assert agent.process.poll() is None
+    agent.want(2)
+    agent.until(lambda: "event=started attempt=2" in agent.said)
+
+
+def test_a_rank_that_ended_before_the_order_waits_as_long(agent: AgentUnderTest) -> None:
+    agent.start("import sys; sys.exit(1)", TRAMONTANE_AGENT_WAIT_S="1", TRAMONTANE_SEAT="0")
+    agent.until(lambda: "event=exited" in agent.said)
+    agent.put("drain", "1")
+    agent.until(lambda: "event=draining" in agent.said)
+
+    time.sleep(1.5)
+    assert agent.process.poll() is None
+
+
+def test_a_drained_pod_that_is_deleted_has_not_finished_its_work(agent: AgentUnderTest) -> None:
+    agent.start(SAVES)
+    agent.until(lambda: "ready" in agent.said)
+    agent.put("drain", "1")
+    agent.until(lambda: "event=exited attempt=1 code=0" in agent.said)
+    agent.process.send_signal(signal.SIGTERM)
+
+    assert agent.ended() == ENDED_BY_ORDER
+
+
+def test_a_stopped_rank_gets_its_term(agent: AgentUnderTest) -> None:
+    agent.start(SAVES, TRAMONTANE_AGENT_GRACE_S="20")
+    agent.until(lambda: "ready" in agent.said)
+    [rank] = rankagent.descendants(agent.process.pid)
+    os.kill(rank, signal.SIGSTOP)
+    agent.until(lambda: state_of(rank) == "T")
+    agent.want(2)
+
+    assert agent.ended() == 0
+    assert agent.out() == [{"saved": 1}], "with KILL alone it would not have saved"
+
+
+def test_a_stopped_worker_in_a_session_of_its_own_is_ended(agent: AgentUnderTest) -> None:
+    agent.start(
+        """
+        import os, signal, subprocess, sys, time
+        if os.environ["TRAMONTANE_ATTEMPT"] == "2": sys.exit(0)
+        worker = "import time; time.sleep(600)"
+        child = subprocess.Popen([sys.executable, "-c", worker], start_new_session=True)
+        os.kill(child.pid, signal.SIGSTOP)
+        open(os.environ["OUT"], "w").write('{"child": %d}' % child.pid)
+        time.sleep(600)
+        """
+    )
+    agent.until(lambda: len(agent.out()) == 1)
+    agent.want(2)
+
+    assert agent.ended() == 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(agent.out()[0]["child"], 0)
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+
+
+def test_the_helper_for_scripts_can_be_imported(agent: AgentUnderTest) -> None:
+    script = """
+        import os, sys, time
+        if os.environ["TRAMONTANE_ATTEMPT"] == "1":
+            import tramontane_rank
+            where = {"file": tramontane_rank.__file__, "path": os.environ["PYTHONPATH"]}
+            open(os.environ["OUT"], "w").write(__import__("json").dumps(where))
+        """
+    agent.start(script, PYTHONPATH="/own/modules")
+
+    assert agent.ended() == 0
+    [where] = agent.out()
+    assert where["file"] == str(agent.folder / WRAPPER_FILE)
+    assert where["path"] == f"/own/modules:{agent.folder}"
 
 
 def test_a_hung_rank_and_all_it_started_are_ended_when_the_epoch_is_raised(
@@ -196,7 +363,7 @@ def test_a_termination_is_passed_on_and_the_rank_may_save(agent: AgentUnderTest)
     agent.until(lambda: "ready" in agent.said)
     agent.process.send_signal(signal.SIGTERM)
 
-    assert agent.ended() == 0
+    assert agent.ended() == ENDED_BY_ORDER, "it has saved, but is not done"
     assert agent.out() == [{"saved": True}]
 
 
@@ -237,7 +404,56 @@ def test_an_epoch_file_that_cannot_be_read_changes_nothing(tmp_path: Path) -> No
 
     assert wanted.epoch() == 4
     assert wanted.peers() == {}
-    (tmp_path / "epoch").write_text("half a numb")
+    for name in ("epoch", "drain"):
+        (tmp_path / name).write_text("half a numb")
     (tmp_path / "peers").write_text("{")
-    assert wanted.epoch() == 4
+    assert (wanted.epoch(), wanted.drained()) == (4, 0)
     assert wanted.peers() == {}
+
+
+@pytest.mark.parametrize(
+    ("base", "peers", "changed"),
+    [
+        pytest.param(
+            {"TRAMONTANE_SEAT": "6", "REPLICA_GROUP_ID": "1", "PET_NODE_RANK": "2"},
+            {"4": "10.0.0.4"},
+            {"MASTER_ADDR": "10.0.0.4", "PET_MASTER_ADDR": "10.0.0.4"},
+            id="the first seat of its own group",
+        ),
+        pytest.param(
+            {"TRAMONTANE_SEAT": "6", "REPLICA_GROUP_ID": "1", "PET_NODE_RANK": "2"},
+            {"0": "10.0.0.0"},
+            {},
+            id="not that of another group",
+        ),
+        pytest.param(
+            {"TRAMONTANE_SEAT": "4", "REPLICA_GROUP_ID": "1", "PET_NODE_RANK": "0"},
+            {"4": "10.0.0.4"},
+            {},
+            id="the first seat itself uses its name",
+        ),
+        pytest.param(
+            {"TRAMONTANE_SEAT": "6", "PET_RDZV_ENDPOINT": "llama-00.llama:29500"},
+            {"0": "fd00::1"},
+            {
+                "MASTER_ADDR": "fd00::1",
+                "PET_MASTER_ADDR": "fd00::1",
+                "PET_RDZV_ENDPOINT": "[fd00::1]:29500",
+            },
+            id="an elastic meeting, over IPv6",
+        ),
+    ],
+)
+def test_who_replaced_the_first_seat_is_named_by_number(
+    base: dict[str, str], peers: dict[str, str], changed: dict[str, str]
+) -> None:
+    named = {"MASTER_ADDR": "llama-4.llama", "PET_MASTER_ADDR": "llama-4.llama", **base}
+    found = rankagent.environment(named, 2, peers)
+
+    assert {name: found[name] for name in named} == {**named, **changed}
+
+
+def test_an_elastic_meeting_is_another_in_each_epoch() -> None:
+    base = {"PET_RDZV_BACKEND": "c10d", "PET_RDZV_ID": "llama"}
+
+    assert rankagent.environment(base, 7, {})["PET_RDZV_ID"] == "llama-7"

@@ -1,5 +1,6 @@
 """The objects of a job, as the API server will get them."""
 
+import ast
 import json
 import time
 from typing import Any
@@ -38,6 +39,7 @@ def test_a_pod_is_on_its_blade_with_its_name_and_labels() -> None:
     assert pod["metadata"]["annotations"] == {
         "tramontane.dev/epoch": "2",
         "tramontane.dev/peers": "{}",
+        "tramontane.dev/drain": "",
     }
     [owner] = pod["metadata"]["ownerReferences"]
     assert (owner["kind"], owner["uid"], owner["controller"]) == ("TrainingJob", "job-uid", True)
@@ -56,9 +58,27 @@ def test_the_rank_runs_under_the_agent_which_sees_the_annotations() -> None:
     volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
     assert volumes["tramontane-agent"]["configMap"]["name"] == "llama-tramontane"
     items = volumes["tramontane-pod"]["downwardAPI"]["items"]
-    assert [one["path"] for one in items] == ["epoch", "peers"]
+    assert [one["path"] for one in items] == ["epoch", "peers", "drain"]
     assert ANNOTATION_PEERS in items[1]["fieldRef"]["fieldPath"]
-    assert variables(pod)["TRAMONTANE_AGENT_WAIT_S"] == "75"
+    assert variables(pod)["TRAMONTANE_AGENT_BACKOFF_S"] == "10"
+
+
+@pytest.mark.parametrize(
+    ("spec", "waits"),
+    [
+        pytest.param({}, "630", id="longer than the longest back-off"),
+        pytest.param({"recovery": {"nodeLostAfter": "20m"}}, "1230", id="or than a lost node"),
+        pytest.param(
+            {"launcher": {"replicaGroups": 2}},
+            "75",
+            id="its end may be all that is seen of a group",
+        ),
+    ],
+)
+def test_a_failed_rank_outwaits_what_the_operator_waits_for(
+    spec: dict[str, Any], waits: str
+) -> None:
+    assert variables(a_stamped(**spec))["TRAMONTANE_AGENT_WAIT_S"] == waits
 
 
 def test_without_the_agent_the_command_is_the_user_s() -> None:
@@ -68,58 +88,52 @@ def test_without_the_agent_the_command_is_the_user_s() -> None:
     assert pod["spec"]["restartPolicy"] == "OnFailure"
 
 
-@pytest.mark.parametrize(
-    ("launcher", "expected"),
-    [
-        pytest.param(
-            {"type": "torchrun"},
-            {
-                "PET_NNODES": "4", "PET_NPROC_PER_NODE": "8", "PET_NODE_RANK": "3",
-                "PET_MASTER_ADDR": "llama-0.llama", "PET_MASTER_PORT": "29500",
-                "PET_RDZV_BACKEND": "static", "PET_RDZV_ID": "llama", "PET_MAX_RESTARTS": "0",
-                "MASTER_ADDR": "llama-0.llama", "MASTER_PORT": "29500", "WORLD_SIZE": "32",
-            },
-            id="torchrun",
-        ),
-        pytest.param(
-            {"type": "jax", "port": 1234},
-            {
-                "JAX_COORDINATOR_ADDRESS": "llama-0.llama:1234",
-                "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "3",
-            },
-            id="jax",
-        ),
-        pytest.param(
-            {"type": "mpi"},
-            {
-                "OMPI_MCA_orte_default_hostfile": "/tramontane/agent/hostfile",
-                "PRTE_MCA_prte_default_hostfile": "/tramontane/agent/hostfile",
-                "HYDRA_HOST_FILE": "/tramontane/agent/hostfile-hydra",
-                "I_MPI_HYDRA_HOST_FILE": "/tramontane/agent/hostfile-hydra",
-            },
-            id="mpi",
-        ),
-        pytest.param({"type": "none"}, {}, id="none"),
-    ],
-)  # fmt: skip
-def test_each_launcher_finds_its_environment(
-    launcher: dict[str, Any], expected: dict[str, str]
-) -> None:
-    found = variables(a_stamped(launcher=launcher))
+def test_a_pod_has_what_all_seats_share_and_what_is_its_own() -> None:
+    found = variables(a_stamped(launcher={"type": "torchrun"}))
 
-    ours = {name: value for name, value in found.items() if not name.startswith("TRAMONTANE_")}
-    assert ours == expected
+    assert (found["PET_NNODES"], found["PET_NODE_RANK"]) == ("4", "3")
     assert found["TRAMONTANE_JOB"] == "llama"
     assert (found["TRAMONTANE_SEAT"], found["TRAMONTANE_NODES"]) == ("3", "4")
     assert found["TRAMONTANE_ATTEMPT"] == "2"
     assert found["TRAMONTANE_RANK_BLADES"]["configMapKeyRef"]["key"] == "rank-blades"
 
 
+def test_a_host_name_is_the_one_that_the_others_are_told() -> None:
+    job = a_job(nodes=16, elastic={"sizes": [16, 8]})
+    pod = PodStamp.of(job, 16, 8, 1).pod(3, "b")
+
+    assert (pod["metadata"]["name"], pod["spec"]["hostname"]) == ("llama-3", "llama-03")
+    assert variables(pod)["PET_LOCAL_ADDR"] == "llama-03.llama"
+
+
+@pytest.mark.parametrize(
+    ("given", "groups", "is_full"),
+    [
+        pytest.param({}, 1, None, id="not needed"),
+        pytest.param({}, 2, True, id="replica groups"),
+        pytest.param({"setHostnameAsFQDN": False}, 2, False, id="the user's"),
+    ],
+)
+def test_replica_groups_are_found_by_what_gethostname_says(
+    given: dict[str, Any], groups: int, is_full: bool | None
+) -> None:
+    made = template()
+    made["spec"].update(given)
+    pod = a_stamped(template=made, launcher={"replicaGroups": groups})
+
+    assert pod["spec"].get("setHostnameAsFQDN") is is_full
+
+
 def test_what_the_user_sets_stays_the_user_s_and_may_refer_to_ours() -> None:
-    given = [{"name": "MASTER_PORT", "value": "1"}, {"name": "X", "value": "$(PET_NNODES)"}]
+    given = [
+        {"name": "MASTER_PORT", "value": "1"},
+        {"name": "X", "value": "$(PET_NNODES)"},
+        {"name": "TRAMONTANE_HOST", "value": "me"},
+    ]
     pod = a_stamped(template=template(env=given))
 
     assert variables(pod)["MASTER_PORT"] == "1"
+    assert variables(pod)["TRAMONTANE_HOST"] == "me"
     names = [one["name"] for one in pod["spec"]["containers"][0]["env"]]
     assert names.index("PET_NNODES") < names.index("X")
 
@@ -159,9 +173,17 @@ def test_stamping_changes_nothing_that_is_shared() -> None:
     assert json.dumps(stamp.pod(0, "a")) == first
 
 
-def test_two_thousand_pods_are_cheap() -> None:
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param({}, id="static"),
+        pytest.param({"elastic": {"sizes": [2048, 1024]}}, id="elastic"),
+        pytest.param({"launcher": {"replicaGroups": 16}}, id="replica groups"),
+    ],
+)
+def test_two_thousand_pods_are_cheap(spec: dict[str, Any]) -> None:
     began = time.process_time()
-    stamp = PodStamp.of(a_job(nodes=2048), 2048, 8, 1)
+    stamp = PodStamp.of(a_job(nodes=2048, **spec), 2048, 8, 1)
     for seat in range(2048):
         stamp.pod(seat, "gpu")
     per_pod_us = (time.process_time() - began) / 2048 * 1e6
@@ -181,8 +203,12 @@ def test_the_config_map_has_the_agent_and_who_sits_where() -> None:
     made = render.config_map(a_job(), ("a", "b"), 8)
 
     assert made["data"]["rank-blades"] == "a,b"
-    compile(made["data"]["rankagent.py"], "rankagent.py", "exec")
-    assert set(made["data"]) == {"rank-blades", "rankagent.py"}
+    assert set(made["data"]) == {"rank-blades", "rankagent.py", "tramontane_rank.py"}
+
+
+@pytest.mark.parametrize("name", ["rankagent.py", "tramontane_rank.py"])
+def test_what_goes_into_the_pods_is_python_3_8(name: str) -> None:
+    ast.parse(render.agent_source(name), name, feature_version=(3, 8))
 
 
 def test_the_config_map_of_an_mpi_job_has_its_host_files() -> None:

@@ -6,8 +6,10 @@ import pytest
 
 from tramontane.controllers.trainingjob.validate import (
     agent_note,
+    note_of,
     problem_of,
     restart_policy,
+    spares_problem,
     uses_agent,
 )
 from unit.trainingjob.builders import a_job, template
@@ -99,11 +101,60 @@ CASES = {
     "WORLD_SIZE": ({"template": env("WORLD_SIZE")}, "WORLD_SIZE must not be set"),
     "PET_NODE_RANK": ({"template": env("PET_NODE_RANK")}, "PET_NODE_RANK must not be set"),
     "PET_NNODES": ({"template": env("PET_NNODES")}, "PET_NNODES must not be set"),
+    "REPLICA_GROUP_ID": (
+        {"template": env("REPLICA_GROUP_ID")}, "REPLICA_GROUP_ID must not be set",
+    ),
     "TRAMONTANE_SEAT without launcher": (
         {"template": env("TRAMONTANE_SEAT"), "launcher": {"type": "none"}},
         "TRAMONTANE_SEAT must not be set",
     ),
-    "replica groups": ({"launcher": {"replicaGroups": 2}}, "replicaGroups must be 1 (got 2)"),
+    "replica groups of jax": (
+        {"launcher": {"type": "jax", "replicaGroups": 2}},
+        "replicaGroups must be 1 with type jax (got 2)",
+    ),
+    "replica groups that differ": (
+        {"launcher": {"replicaGroups": 3}},
+        "replicaGroups must divide the number of blades (got 3 and 4)",
+    ),
+    "replica groups that differ at a size": (
+        {"nodes": 8, "elastic": {"sizes": [8, 6]}, "launcher": {"replicaGroups": 4}},
+        "(got 4 and 6)",
+    ),
+    "more groups than there are": (
+        {"launcher": {"replicaGroups": 2, "minReplicaGroups": 3}},
+        "minReplicaGroups must not exceed replicaGroups (got 3 over 2)",
+    ),
+    "no room for the lighthouse": (
+        {"metadata": {"name": "a" * 53}, "launcher": {"replicaGroups": 2}},
+        "must leave room for the lighthouse in a host name of 63 characters",
+    ),
+    "no room for a full host name": (
+        {"metadata": {"name": "a" * 21}, "launcher": {"replicaGroups": 2}},
+        "must leave room for a full host name of 64 characters",
+    ),
+    "the lighthouse's label": (
+        {"template": {**template(), "metadata": {"labels": {"tramontane.dev/lighthouse": "1"}}}},
+        "must not have tramontane.dev/lighthouse",
+    ),
+    "sizes without nodes": (
+        {"nodes": 8, "elastic": {"sizes": [6, 4]}},
+        "elastic.sizes must have spec.nodes, 8, as their largest (got 6, 4)",
+    ),
+    "a size above nodes": (
+        {"nodes": 8, "elastic": {"sizes": [16, 8]}},
+        "as their largest (got 16, 8)",
+    ),
+    "a grace of days": (
+        {"checkpoint": {"grace": "25h"}}, "checkpoint.grace must be at most 24h (got 25h)",
+    ),
+    "no expression for saving": (
+        {"checkpoint": {"savingPattern": "saving ("}},
+        "checkpoint.savingPattern must be a regular expression",
+    ),
+    "an explosive savingPattern": (
+        {"checkpoint": {"savingPattern": "(a+)+ saving"}},
+        "checkpoint.savingPattern must not repeat a group",
+    ),
     "jax with processes": (
         {"launcher": {"type": "jax", "procsPerNode": 8}},
         "procsPerNode must be 1 with type jax (got 8)",
@@ -161,6 +212,20 @@ def test_a_mistake_is_named(spec: dict[str, Any], said: str) -> None:
         pytest.param({"template": beside(ports=PORT)}, id="a sidecar with a host port"),
         pytest.param({"gpusPerNode": 8}, id="the same GPUs twice"),
         pytest.param(
+            {"launcher": {"replicaGroups": 4, "minReplicaGroups": 3}}, id="replica groups"
+        ),
+        pytest.param(
+            {
+                "metadata": {"name": "a" * 21},
+                "launcher": {"replicaGroups": 2},
+                "template": pod(setHostnameAsFQDN=False),
+            },
+            id="replica groups that find each other by themselves",
+        ),
+        pytest.param({"nodes": 8, "elastic": {"sizes": [8, 6, 4]}}, id="elastic sizes"),
+        pytest.param({"checkpoint": {"grace": "24h"}}, id="a grace of a day"),
+        pytest.param({"checkpoint": {"savingPattern": "saving"}}, id="saving needs no group"),
+        pytest.param(
             {"template": {"spec": {"containers": [{"name": "a", "image": "a"}]}}}, id="the least"
         ),
     ],
@@ -187,3 +252,44 @@ def test_who_restarts_ranks(
     assert uses_agent(job.spec) is used
     assert restart_policy(job.spec) == policy
     assert (agent_note(job.spec) is not None) is (command is None and agent == "Auto")
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        pytest.param({}, None, id="nothing"),
+        pytest.param(
+            {"template": template(command=None)}, "the rank agent is not used", id="agent"
+        ),
+        pytest.param({"template": pod(restartPolicy="Never")}, None, id="the same policy"),
+        pytest.param(
+            {"template": pod(restartPolicy="Always")},
+            "template.spec.restartPolicy is Always, and Never is used",
+            id="another policy",
+        ),
+        pytest.param({"checkpoint": {"grace": "59m"}}, None, id="a grace below an hour"),
+        pytest.param(
+            {"checkpoint": {"grace": "1h"}}, "checkpoint.grace is 1h: so long", id="a long grace"
+        ),
+    ],
+)
+def test_what_the_owner_should_know(spec: dict[str, Any], said: str | None) -> None:
+    note = note_of(a_job(**spec).spec)
+
+    assert (note or "").startswith(said or "")
+    assert (note is None) is (said is None)
+
+
+@pytest.mark.parametrize(
+    ("blades", "is_wrong"),
+    [
+        pytest.param(3, True, id="larger than the pool"),
+        pytest.param(4, False, id="as large"),
+        pytest.param(0, False, id="nobody has counted yet"),
+    ],
+)
+def test_spares_must_fit_into_the_pool(blades: int, is_wrong: bool) -> None:
+    problem = spares_problem(a_job(spares=4), "hall", blades)
+
+    assert (problem is not None) is is_wrong
+    assert not is_wrong or "NodePool hall (got 4, and it has 3)" in str(problem)

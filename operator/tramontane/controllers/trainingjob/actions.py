@@ -35,6 +35,15 @@ class Raise:
 
 
 @dataclass(frozen=True, slots=True)
+class Drain:
+    """Tell a rank to save a checkpoint and end; its pod stays."""
+
+    name: str
+    uid: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class Said:
     """Post an Event about the job, after its status has been written."""
 
@@ -61,11 +70,12 @@ class Plan:
             and nobody may be restarted without a recorded cause.
         gang: the Gang to apply, or None where it is as it should be.
         life: of the pods to create; with it the Service and the ConfigMap are kept.
+        lighthouse: whether the pod that replica groups agree with is to be made.
         peers: addresses of replaced seats, for those in `raises`.
         delete_job: the job's time to live is over.
         status: to be written at the end, if it differs.
         events: said once the status was written.
-        drains: pods whose rank is to save a checkpoint and end, its agent staying.
+        drains: ranks to be told to save a checkpoint and end.
         ask: pods whose last words are wanted before more can be decided.
         follow: rank 0's pod, whose log is to be read, or None.
         after: look again in so many seconds; None: only when something changes.
@@ -78,8 +88,9 @@ class Plan:
     creates: tuple[Create, ...] = ()
     deletes: tuple[Delete, ...] = ()
     raises: tuple[Raise, ...] = ()
-    drains: tuple[Raise, ...] = ()
+    drains: tuple[Drain, ...] = ()
     peers: Mapping[int, str] = field(default_factory=dict)
+    lighthouse: bool = False
     ask: tuple[PodView, ...] = ()
     delete_job: bool = False
     events: tuple[Said, ...] = ()

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from tramontane.api.gang import Gang
-from tramontane.api.names import ANNOTATION_EPOCH
-from tramontane.controllers.trainingjob.observe import epoch_of, seat_of
+from tramontane.api.names import ANNOTATION_DRAIN, ANNOTATION_EPOCH
+from tramontane.controllers.trainingjob.observe import drained_of, epoch_of, seat_of
 from tramontane.kube.views import PodView
 
 # A cache that has not shown a write after this long missed it (a pod made and deleted in a gap).
@@ -31,6 +31,7 @@ class Assumed:
     _created: dict[str, tuple[PodView, float]] = field(default_factory=dict)
     _deleted: dict[str, float] = field(default_factory=dict)
     _raised: dict[str, tuple[int, float]] = field(default_factory=dict)
+    _drained: dict[str, tuple[int, float]] = field(default_factory=dict)
     _gang: Gang | None = None
 
     def created(self, pod: PodView, now: float) -> None:
@@ -45,6 +46,10 @@ class Assumed:
     def raised(self, uid: str, epoch: int, now: float) -> None:
         """Note a pod whose epoch we have raised."""
         self._raised[uid] = (epoch, now)
+
+    def drained(self, uid: str, attempt: int, now: float) -> None:
+        """Note a pod whose rank we have told to save and end."""
+        self._drained[uid] = (attempt, now)
 
     def applied(self, gang: Gang) -> None:
         """Note the Gang as the API server returned it."""
@@ -62,16 +67,18 @@ class Assumed:
             if self._deleted.pop(pod.uid, None) is None:
                 self.vanished[seat_of(pod)] = epoch_of(pod)
             self._raised.pop(pod.uid, None)
+            self._drained.pop(pod.uid, None)
             return
         self.vanished.pop(seat_of(new), None)
-        raised = self._raised.get(new.uid)
-        if raised is not None and epoch_of(new) >= raised[0]:
-            del self._raised[new.uid]
+        for ours, shown in ((self._raised, epoch_of(new)), (self._drained, drained_of(new))):
+            wanted = ours.get(new.uid)
+            if wanted is not None and shown >= wanted[0]:
+                del ours[new.uid]
 
     def pods(self, cached: Iterable[PodView], now: float) -> tuple[PodView, ...]:
         """Return the cached pods with our writes laid over them. O(pods)."""
         self._forget(now)
-        if not (self._created or self._deleted or self._raised):
+        if not (self._created or self._deleted or self._raised or self._drained):
             return tuple(cached)
         shown = {pod.name: self._overlaid(pod) for pod in cached}
         for name, (pod, _) in self._created.items():
@@ -105,10 +112,14 @@ class Assumed:
         return self.refusal[0] if self.refusal else None
 
     def _overlaid(self, pod: PodView) -> PodView:
-        raised = self._raised.get(pod.uid)
-        if raised is not None and epoch_of(pod) < raised[0]:
-            annotations: Mapping[str, str] = {**pod.annotations, ANNOTATION_EPOCH: str(raised[0])}
-            pod = replace(pod, annotations=annotations)
+        for ours, key, shown in (
+            (self._raised, ANNOTATION_EPOCH, epoch_of(pod)),
+            (self._drained, ANNOTATION_DRAIN, drained_of(pod)),
+        ):
+            wanted = ours.get(pod.uid)
+            if wanted is not None and shown < wanted[0]:
+                annotations: Mapping[str, str] = {**pod.annotations, key: str(wanted[0])}
+                pod = replace(pod, annotations=annotations)
         if pod.uid in self._deleted and not pod.deleting:
             pod = replace(pod, deleting=True)
         return pod
@@ -119,5 +130,6 @@ class Assumed:
             del self._created[name]
         for uid in [uid for uid, at in self._deleted.items() if at < since]:
             del self._deleted[uid]
-        for uid in [uid for uid, (_, at) in self._raised.items() if at < since]:
-            del self._raised[uid]
+        for ours in (self._raised, self._drained):
+            for uid in [uid for uid, (_, at) in ours.items() if at < since]:
+                del ours[uid]

@@ -12,10 +12,15 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 from tramontane.api.gang import Gang, GangSpec
-from tramontane.api.names import ANNOTATION_EPOCH, ANNOTATION_PEERS, MANAGER_OPERATOR
+from tramontane.api.names import (
+    ANNOTATION_DRAIN,
+    ANNOTATION_EPOCH,
+    ANNOTATION_PEERS,
+    MANAGER_OPERATOR,
+)
 from tramontane.api.trainingjob import TrainingJob, TrainingJobStatus
-from tramontane.controllers.trainingjob import render
-from tramontane.controllers.trainingjob.actions import Create, Delete, Life, Plan, Raise
+from tramontane.controllers.trainingjob import lighthouse, render
+from tramontane.controllers.trainingjob.actions import Create, Delete, Drain, Life, Plan, Raise
 from tramontane.controllers.trainingjob.assumed import Assumed
 from tramontane.kube.client import Client
 from tramontane.kube.errors import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, NotFound
@@ -77,7 +82,7 @@ class Executor:
             life = plan.life
             stamp = render.PodStamp.of(job, len(life.seats), life.gpus, life.attempt)
 
-        async def act(action: Delete | Create | Raise) -> None:
+        async def act(action: Delete | Create | Raise | Drain) -> None:
             match action:
                 case Delete():
                     await self._delete(job, action, assumed)
@@ -86,13 +91,22 @@ class Executor:
                     await self._create(job, stamp.pod(action.seat, action.blade), assumed)
                 case Raise():
                     await self._raise(job, action, plan, assumed)
+                case Drain():
+                    await self._drain(job, action, assumed)
 
-        actions: tuple[Delete | Create | Raise, ...] = (
+        actions: tuple[Delete | Create | Raise | Drain, ...] = (
             *plan.deletes,
             *plan.creates,
             *plan.raises,
+            *plan.drains,
         )
         await each(actions, act, IN_FLIGHT)
+
+    async def keep_lighthouse(self, job: TrainingJob, assumed: Assumed) -> None:
+        """Make the lighthouse's Service, and its pod, which is not there."""
+        owner = render.owner_of(job)
+        if await self._keep(job, SERVICES, lighthouse.service(job, owner), assumed):
+            await self._create(job, lighthouse.pod(job, owner), assumed)
 
     async def _create(self, job: TrainingJob, body: Raw, assumed: Assumed) -> None:
         if assumed.refused(self._now()) is not None:
@@ -135,6 +149,19 @@ class Executor:
             return
         assumed.raised(action.uid, plan.status.attempt, self._now())
 
+    async def _drain(self, job: TrainingJob, action: Drain, assumed: Assumed) -> None:
+        patch = {
+            "metadata": {
+                "uid": action.uid,
+                "annotations": {ANNOTATION_DRAIN: str(action.attempt)},
+            }
+        }
+        try:
+            await self._client.merge_patch(PODS, action.name, patch, job.metadata.namespace)
+        except (NotFound, Conflict):
+            return
+        assumed.drained(action.uid, action.attempt, self._now())
+
     async def _keep_dependents(self, job: TrainingJob, life: Life, assumed: Assumed) -> bool:
         """Make Service and ConfigMap what they should be; return whether they are ours."""
         service, config = render.service(job), render.config_map(job, life.seats, life.gpus)
@@ -150,19 +177,18 @@ class Executor:
     ) -> bool:
         """Create or change one dependent, unless it is known to be as it should be."""
         kept = self._kept.setdefault(job.metadata.uid or "", {})
-        content = json.dumps(body, sort_keys=True)
-        if kept.get(resource.plural) == content:
+        content, name = json.dumps(body, sort_keys=True), body["metadata"]["name"]
+        if kept.get(f"{resource.plural}/{name}") == content:
             return True
-        name = body["metadata"]["name"]
         try:
-            if resource.plural in kept:
+            if f"{resource.plural}/{name}" in kept:
                 await self._client.apply(resource, body, manager=MANAGER_OPERATOR)
             elif not await self._take(job, resource, body, assumed):
                 return False
         except ApiError as error:
             self._refuse_or_raise(assumed, error, f"{resource.kind} {name}")
             return False
-        kept[resource.plural] = content
+        kept[f"{resource.plural}/{name}"] = content
         return True
 
     async def _take(

@@ -2,36 +2,25 @@
 
 from tramontane.api import clock
 from tramontane.api.reasons import JobReason, PendingReason
-from tramontane.api.trainingjob import JobPhase
+from tramontane.api.trainingjob import Handshake, JobPhase
 from tramontane.controllers.trainingjob import incidents as told
 from tramontane.controllers.trainingjob.actions import Said
 from tramontane.controllers.trainingjob.case import Case
-from tramontane.controllers.trainingjob.seats import There, start_problem
+from tramontane.controllers.trainingjob.seats import WORKING, Seat, There, start_problem
 from tramontane.controllers.trainingjob.status import Findings, steps_again
-from tramontane.controllers.trainingjob.validate import agent_note
+from tramontane.controllers.trainingjob.validate import note_of
 
 _SEATS_SHOWN = 8
+# So many lines without a step are no preamble any more.
+_MANY_LINES = 200
+UNREAD = "progress is unknown"
 
 
 def findings(case: Case) -> tuple[Findings, tuple[Said, ...]]:
     """Return phase, reason and counts, and what is worth an event."""
-    world, old = case.world, case.world.job.status
-    ready = sum(
-        1
-        for seat in case.seats
-        if seat.there is There.READY and seat.epoch >= case.attempt and seat.loss is None
-    )
-    done = sum(1 for seat in case.seats if seat.there is There.DONE)
-    recovers = any(told.is_open(one) for one in case.incidents)
-    whole = ready + done == len(case.seats) and done < len(case.seats)
-    ran_on = old.phase is JobPhase.RUNNING and not recovers
-    if whole and (ran_on or steps_again(world, case.attempt, case.incidents)):
-        phase = JobPhase.RUNNING
-    elif recovers:
-        phase = JobPhase.RECOVERING
-    else:
-        # A pod that is not ready for a moment has not begun a new life.
-        phase = JobPhase.RUNNING if ran_on else JobPhase.STARTING
+    old = case.world.job.status
+    ready = sum(1 for seat in case.seats if _works(case, seat))
+    phase = _phase(case)
     reason, message, stalled = _why(case, phase, ready)
     found = Findings(
         phase=phase,
@@ -45,17 +34,63 @@ def findings(case: Case) -> tuple[Findings, tuple[Said, ...]]:
         restarts=case.restarts,
         placed=True,
         stalled=stalled,
+        handshake=case.handshake,
+        growth=case.growth,
+        whole_groups=_whole_groups(case) if phase is JobPhase.RUNNING else (1, 1),
     )
     said: list[Said] = []
     for one in case.incidents:
-        if one not in old.incidents and told.is_open(one) and one.replaced_after is None:
-            note = f"seats {_listed(one.seats)} on {one.blade}: {one.code}"
+        is_new = all(one.at != other.at or one.code != other.code for other in old.incidents)
+        if is_new:
+            where = f"seats {_listed(one.seats)} on {one.blade}" if one.blade else "all ranks"
+            note = f"{where}: {one.code}"
             said.append(Said("Warning", one.cause, note))
+    if case.handshake is not None and old.handshake is None:
+        said.append(Said("Normal", "Checkpointing", _saving_note(case.handshake)))
     if phase is JobPhase.RUNNING and old.phase is not JobPhase.RUNNING:
         said.append(Said("Normal", "Running", f"attempt {case.attempt}: {ready} ranks run"))
+    if (message or "").startswith(UNREAD) and not (old.message or "").startswith(UNREAD):
+        said.append(Said("Warning", "ProgressUnknown", message or ""))
     if stalled and message and old.message != message:
         said.append(Said("Warning", str(reason), message))
     return found, tuple(said)
+
+
+def _phase(case: Case) -> JobPhase:
+    """Return what the job does: it runs while enough replica groups are whole and it steps."""
+    world, old = case.world, case.world.job.status
+    if case.handshake is not None:
+        return JobPhase.CHECKPOINTING
+    recovers = any(told.is_open(one) for one in case.incidents)
+    whole, count = _whole_groups(case)
+    all_done = all(seat.there is There.DONE for seat in case.seats)
+    enough = (whole == count or (count > 1 and whole >= case.groups.least)) and not all_done
+    ran_on = old.phase is JobPhase.RUNNING and (not recovers or count > 1)
+    if enough and (ran_on or steps_again(world, case.due[0], case.incidents)):
+        return JobPhase.RUNNING
+    if recovers:
+        return JobPhase.RECOVERING
+    # A pod that is not ready for a moment has not begun a new life.
+    if old.phase is JobPhase.RUNNING and not recovers:
+        return JobPhase.RUNNING
+    return JobPhase.STARTING
+
+
+def _works(case: Case, seat: Seat) -> bool:
+    """Return whether the seat's pod is ready, in its present life and on a blade that is there."""
+    if seat.pod is None or not seat.pod.ready or seat.loss is not None or case.is_old(seat):
+        return False
+    return seat.there in WORKING
+
+
+def _whole_groups(case: Case) -> tuple[int, int]:
+    """Return how many replica groups have all their ranks, at work or done, and how many are."""
+    broken = {
+        case.groups.of_seat(seat.number)
+        for seat in case.seats
+        if seat.there is not There.DONE and not _works(case, seat)
+    }
+    return case.groups.count - len(broken), case.groups.count
 
 
 def _why(
@@ -69,6 +104,8 @@ def _why(
         # It is placed: what the scheduler says is of a seat that it cannot move.
         reason = gang.status.reason
         return reason, gang.status.message, reason is PendingReason.MISCONFIGURED
+    if case.handshake is not None:
+        return None, _saving_note(case.handshake), False
     note = _note(case)
     if phase is JobPhase.RUNNING:
         return None, note, False
@@ -76,10 +113,18 @@ def _why(
     if phase is JobPhase.STARTING:
         return None, "; ".join(filter(None, (counted, note))), False
     last = next(one for one in reversed(case.incidents) if told.is_open(one))
-    text = f"seats {_listed(last.seats)} on {last.blade}: {last.code}; {counted}"
+    where = f"seats {_listed(last.seats)} on {last.blade}" if last.blade else "all ranks"
+    text = f"{where}: {last.code}; {counted}"
     if case.is_held:
         text += f"; the restart waits until {clock.utc(case.held_until)}"
     return JobReason(last.cause), text, False
+
+
+def _saving_note(handshake: Handshake) -> str:
+    return (
+        f"{handshake.why}: all ranks were told at {handshake.since} to save a checkpoint; it is "
+        f"waited for until {handshake.deadline}"
+    )
 
 
 def _note(case: Case) -> str | None:
@@ -89,7 +134,18 @@ def _note(case: Case) -> str | None:
         return (
             f"spec.nodes is {spec.nodes}, and {size} run; suspend and resume the job to change that"
         )
-    return agent_note(spec)
+    return _unmatched_note(case) or note_of(spec)
+
+
+def _unmatched_note(case: Case) -> str | None:
+    """Return that progress cannot be read, which costs the job its hang alarm, or None."""
+    marks, progress = case.world.marks, case.world.job.spec.progress
+    if marks is None or marks.unmatched < _MANY_LINES or case.world.job.status.step is not None:
+        return None
+    return (
+        f"{UNREAD}: some line of rank 0's log must match progress.stepPattern "
+        f"'{progress.effective_step_pattern}' (got none); a hang cannot be told until one does"
+    )
 
 
 def _blocked(case: Case) -> tuple[PendingReason | JobReason, str] | None:

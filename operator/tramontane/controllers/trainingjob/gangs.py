@@ -4,9 +4,20 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tramontane.api.gang import Gang, GangSpec, LostSeat, NodeTerm, Slot, Toleration
+from tramontane.api.gang import (
+    Cost,
+    Gang,
+    GangSpec,
+    GangTopology,
+    LostSeat,
+    NodeTerm,
+    Slice,
+    Slot,
+    Toleration,
+    TopologyMode,
+)
 from tramontane.api.nodepool import NodePool
-from tramontane.api.trainingjob import TrainingJob
+from tramontane.api.trainingjob import TrainingJob, TrainingJobSpec
 from tramontane.controllers.trainingjob.budgets import INFRA_CAUSES
 from tramontane.controllers.trainingjob.template import gpus_of, pod_requests
 
@@ -69,11 +80,14 @@ def gang_spec(
     *,
     active: bool = True,
     running: int | None = None,
+    resize: int | None = None,
+    cost: Cost | None = None,
 ) -> GangSpec:
     """Return the whole spec of the job's gang; what anybody else wrote there is put back.
 
     `running` is the size of a placement whose pods exist: their environment holds that size, so
-    that a job that runs keeps it until it has been suspended and resumed.
+    that a job that runs keeps it until it has been suspended and resumed. `resize` says that its
+    pods are gone and it is ready for another size.
     """
     spec = job.spec
     sizes = spec.elastic.sizes if spec.elastic else ()
@@ -92,7 +106,7 @@ def gang_spec(
         slots=(slot,),
         sizes=() if keeps else sizes,
         spares=spec.spares,
-        topology=spec.topology,
+        topology=_topology(spec),
         priority=priority,
         preemptible=spec.preemptible,
         max_runtime=spec.max_runtime,
@@ -101,7 +115,24 @@ def gang_spec(
         lost=tuple(LostSeat(seat=seat, blade=blade) for seat, blade in sorted(lost)),
         avoid=avoided(job),
         active=active,
+        resize=resize,
+        cost=cost,
     )
+
+
+def _topology(spec: TrainingJobSpec) -> GangTopology:
+    """Return what the job asks for; a replica group shares a domain where packing is required.
+
+    Only there: slices are hard, and a preferred pack may hold groups larger than a domain.
+    """
+    groups, asked = spec.launcher.replica_groups, spec.topology
+    each = spec.nodes // groups
+    sizes = spec.elastic.sizes if spec.elastic else ()
+    required = asked.mode is TopologyMode.REQUIRED and asked.pack and not asked.slice
+    if groups == 1 or not required or any(size % each for size in sizes):
+        return asked
+    piece = Slice(size=each, level=asked.pack)
+    return asked.model_copy(update={"pack": None, "slice": piece})
 
 
 def node_terms(pod: Mapping[str, Any]) -> Sequence[Any]:

@@ -26,6 +26,7 @@ from tramontane.api.trainingjob import (
     JobIncident,
     JobPhase,
 )
+from tramontane.controllers.trainingjob.groups import Groups
 from tramontane.controllers.trainingjob.losses import is_sound
 from tramontane.controllers.trainingjob.observe import World
 from tramontane.controllers.trainingjob.seats import ALIVE, Ranks, Seat, There, failure_of
@@ -35,6 +36,7 @@ MAX_SEATS_NAMED = 256
 MAX_CODE = 128
 # More incidents than this at one moment are told by cause: the list has room for 20.
 _MOST_AT_ONCE = 8
+_MOVED = frozenset({IncidentCause.BLADE_FAULT, IncidentCause.NODE_LOST, IncidentCause.STRAGGLER})
 _BY_BLADE = frozenset({IncidentCause.BLADE_FAULT, IncidentCause.NODE_LOST})
 
 
@@ -58,8 +60,11 @@ def is_open(incident: JobIncident) -> bool:
     return incident.running_after is None
 
 
-def news(world: World, seats: Sequence[Seat], attempt: int) -> list[News]:
-    """Return what happened to the seats that is not recorded yet; see the module's table."""
+def news(world: World, seats: Sequence[Seat], due: Sequence[int]) -> list[News]:
+    """Return what happened to the seats that is not recorded yet; see the module's table.
+
+    `due` is the epoch that each seat's pod ought to have.
+    """
     named = {seat for one in world.job.status.incidents if is_open(one) for seat in one.seats}
     suspects = [
         seat.blade
@@ -69,7 +74,7 @@ def news(world: World, seats: Sequence[Seat], attempt: int) -> list[News]:
     ]
     ranks = Ranks.of(world.job)
     told = (
-        _told(world, seat, attempt, ranks, suspects, is_named=seat.number in named)
+        _told(world, seat, due[seat.number], ranks, suspects, is_named=seat.number in named)
         for seat in seats
     )
     return [one for one in told if one is not None]
@@ -123,7 +128,9 @@ def _failed(world: World, seat: Seat, pod: PodView, ranks: Ranks, suspects: Sequ
     return News(cause, code, blade, seat.number, world.now, is_own)
 
 
-def victims(incidents: Sequence[JobIncident], seats: Sequence[Seat], attempt: int) -> list[int]:
+def victims(
+    incidents: Sequence[JobIncident], seats: Sequence[Seat], due: Sequence[int]
+) -> list[int]:
     """Return the seats that failed with an attempt that is already over, and are not named yet.
 
     Ranks die of their peer's death: these are no failures of their own.
@@ -132,7 +139,7 @@ def victims(incidents: Sequence[JobIncident], seats: Sequence[Seat], attempt: in
     return [
         seat.number
         for seat in seats
-        if seat.there is There.FAILED and seat.epoch < attempt and seat.number not in named
+        if seat.there is There.FAILED and seat.epoch < due[seat.number] and seat.number not in named
     ]
 
 
@@ -168,6 +175,13 @@ def recorded(
         for begin in range(0, len(numbers), MAX_SEATS_NAMED):
             seats = tuple(numbers[begin : begin + MAX_SEATS_NAMED])
             fresh.append(_incident(first, seats, now))
+    return appended(incidents, fresh)
+
+
+def appended(
+    incidents: Sequence[JobIncident], fresh: Sequence[JobIncident]
+) -> tuple[JobIncident, ...]:
+    """Return the incidents with further ones, the last 20 of them."""
     return (*incidents, *fresh)[-MAX_INCIDENTS:]
 
 
@@ -183,7 +197,7 @@ def _incident(first: News, seats: tuple[int, ...], now: float) -> JobIncident:
 
 
 def with_replacements(
-    incidents: Sequence[JobIncident], seats: Sequence[Seat], attempt: int, now: float
+    incidents: Sequence[JobIncident], seats: Sequence[Seat], due: Sequence[int], now: float
 ) -> tuple[JobIncident, ...]:
     """Return the open incidents with what replaced their seats, once all of these have a pod."""
     by_number = {seat.number: seat for seat in seats}
@@ -192,11 +206,11 @@ def with_replacements(
         if not is_open(incident) or incident.replaced_after is not None:
             return incident
         there = [by_number[seat] for seat in incident.seats if seat in by_number]
-        if not there or not all(s.there in ALIVE and s.epoch >= attempt for s in there):
+        if not there or not all(s.there in ALIVE and s.epoch >= due[s.number] for s in there):
             return incident
         passed = format_duration(max(0.0, now - clock.parse(incident.at)))
         moved = there[0].blade != incident.blade
-        by = there[0].blade if moved and incident.cause in _BY_BLADE else None
+        by = there[0].blade if moved and incident.cause in _MOVED else None
         return incident.model_copy(update={"replaced_by": by, "replaced_after": passed})
 
     return tuple(map(seen, incidents))
@@ -214,3 +228,27 @@ def closed(
         return incident.model_copy(update={"running_after": passed, "rework_steps": rework_steps})
 
     return tuple(map(end, incidents))
+
+
+def closed_by_group(
+    incidents: Sequence[JobIncident],
+    seats: Sequence[Seat],
+    groups: Groups,
+    due: Sequence[int],
+    now: float,
+) -> tuple[JobIncident, ...]:
+    """Return the incidents with those ended whose replica groups are whole again.
+
+    A job of several groups runs on meanwhile, so that its phase does not tell.
+    """
+    broken = {
+        groups.of_seat(seat.number)
+        for seat in seats
+        if seat.there is not There.READY or seat.epoch < due[seat.number]
+    }
+    return tuple(
+        one
+        if not is_open(one) or broken.intersection(map(groups.of_seat, one.seats))
+        else closed((one,), now, None)[0]
+        for one in incidents
+    )

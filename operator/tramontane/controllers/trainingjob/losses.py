@@ -2,13 +2,19 @@
 
 | Blade | Node | loss |
 |---|---|---|
-| Quarantined, Draining by a Fatal fault | any | BladeFault, when drain.onFatal says |
-| Quarantined, Draining by a Degraded one | any | BladeFault, when drain.onDegraded says |
+| Quarantined, Draining by a Fatal fault | any | BladeFault, as drain.onFatal says |
+| Quarantined, Draining by a Degraded one | any | BladeFault, as drain.onDegraded says |
 | Repairing, Requalifying, RMA | any | BladeFault: nothing may run there |
-| Lost | any | NodeLost |
+| Lost | Ready | NodeLost: kubelet and agent are silent, or another machine has its name |
 | absent | Ready | none: somebody deleted the Blade, and it is made anew |
-| any | absent, or not Ready for nodeLostAfter | NodeLost |
+| any | absent, or silent for nodeLostAfter | NodeLost |
 | anything else: Suspect, Unknown, Degraded, held by a person, ... | Ready | none |
+
+| drain | the loss is |
+|---|---|
+| Now, or its timeout is over | at once |
+| AtCheckpoint | planned: the job saves first (`handshake`) |
+| WhenIdle | none before the timeout |
 
 A blade that is only doubted keeps its running job: unknown is not healthy, but it is not dead.
 """
@@ -23,6 +29,9 @@ from tramontane.api.trainingjob import IncidentCause
 from tramontane.controllers.trainingjob.durations import seconds
 from tramontane.controllers.trainingjob.observe import World
 
+# A Node that turns NotReady has been silent for the control plane's grace: 40 s by default, 50 s
+# from Kubernetes 1.32 on (kube-controller-manager --node-monitor-grace-period).
+SILENT_ALREADY_S = 40.0
 # A fault seen this long before the quarantine is not what the quarantine was for.
 _SAME_FAULT_S = 600.0
 _CONDEMNED = frozenset({BladeState.QUARANTINED, BladeState.DRAINING})
@@ -38,12 +47,14 @@ class Loss:
         code: of the fault, or the blade's reason.
         since: when it happened, as far as anybody knows (Unix s).
         node_gone: whether nobody on the node can answer: its pods must be deleted by force.
+        planned: whether the pod may stay until a checkpoint has been saved.
     """
 
     cause: IncidentCause
     code: str
     since: float
     node_gone: bool
+    planned: bool = False
 
 
 def loss_of(world: World, name: str, pool: NodePool) -> Loss | None:
@@ -51,18 +62,20 @@ def loss_of(world: World, name: str, pool: NodePool) -> Loss | None:
     blade, node = world.blades.get(name), world.nodes.get(name)
     if node is None:
         return Loss(IncidentCause.NODE_LOST, "node-deleted", world.now, node_gone=True)
-    if blade is not None and blade.status.state is BladeState.LOST:
-        since = _since(blade, world.now)
-        return Loss(IncidentCause.NODE_LOST, _code(blade), since, node_gone=node.ready is not True)
-    silence_s = world.now - node.ready_since if node.ready is not True else 0.0
-    if silence_s > seconds(world.job.spec.recovery.node_lost_after):
-        return Loss(IncidentCause.NODE_LOST, "node-not-ready", node.ready_since, node_gone=True)
-    if blade is not None and _leaves_now(world, blade, pool):
-        since = _fault_since(blade, world.now)
-        return Loss(
-            IncidentCause.BLADE_FAULT, _code(blade), since, node_gone=node.ready is not True
-        )
-    return None
+    is_lost = blade is not None and blade.status.state is BladeState.LOST
+    code = _code(blade) if blade is not None and is_lost else "node-not-ready"
+    if node.ready is not True:
+        silence_s = SILENT_ALREADY_S + world.now - node.ready_since
+        if silence_s >= seconds(world.job.spec.recovery.node_lost_after):
+            return Loss(IncidentCause.NODE_LOST, code, node.ready_since, node_gone=True)
+    elif blade is not None and is_lost:
+        return Loss(IncidentCause.NODE_LOST, code, _since(blade, world.now), node_gone=False)
+    when = _leaves(world, blade, pool) if blade is not None else None
+    if blade is None or when is None:
+        return None
+    since, planned = _fault_since(blade, world.now), when is DrainWhen.AT_CHECKPOINT
+    node_gone = node.ready is not True
+    return Loss(IncidentCause.BLADE_FAULT, _code(blade), since, node_gone, planned)
 
 
 def is_sound(world: World, name: str) -> bool:
@@ -90,20 +103,14 @@ def _drain_of(blade: Blade, pool: NodePool) -> DrainWhen | None:
     return drain.on_degraded if by_fault else None
 
 
-def _leaves_now(world: World, blade: Blade, pool: NodePool) -> bool:
-    """Return whether running work leaves the blade now.
-
-    Now: at once. AtCheckpoint: after the first checkpoint since. WhenIdle: not before the
-    timeout, which ends both waits.
-    """
+def _leaves(world: World, blade: Blade, pool: NodePool) -> DrainWhen | None:
+    """Return whether running work leaves the blade: Now, AtCheckpoint, or not yet."""
     when = _drain_of(blade, pool)
     if when is None or when is DrainWhen.NOW:
-        return when is not None
-    since = _since(blade, world.now)
-    if world.now - since >= seconds(pool.spec.remediation.drain.timeout):
-        return True
-    saved = world.marks.saved if world.marks else None
-    return when is DrainWhen.AT_CHECKPOINT and saved is not None and saved.at > since
+        return when
+    if world.now - _since(blade, world.now) >= seconds(pool.spec.remediation.drain.timeout):
+        return DrainWhen.NOW
+    return when if when is DrainWhen.AT_CHECKPOINT else None
 
 
 def _since(blade: Blade, now: float) -> float:
@@ -126,5 +133,8 @@ def _fault_since(blade: Blade, now: float) -> float:
 def _code(blade: Blade) -> str:
     """Return the worst fault's code, else the blade's reason."""
     faults = blade.status.report.faults if blade.status.report else ()
-    fatal = (fault.code for fault in faults if fault.severity is Severity.FATAL)
-    return next(fatal, str(blade.status.reason or blade.status.state or "unknown"))
+    for severity in (Severity.FATAL, Severity.DEGRADED):
+        for fault in faults:
+            if fault.severity is severity:
+                return fault.code
+    return str(blade.status.reason or blade.status.state or "unknown")

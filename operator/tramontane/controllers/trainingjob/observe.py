@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from tramontane.api import clock
 from tramontane.api.blade import Blade
 from tramontane.api.gang import Gang
-from tramontane.api.names import ANNOTATION_EPOCH, LABEL_SEAT
+from tramontane.api.names import ANNOTATION_DRAIN, ANNOTATION_EPOCH, LABEL_SEAT
 from tramontane.api.nodepool import NodePool
 from tramontane.api.trainingjob import TrainingJob
 from tramontane.controllers.trainingjob.progress import Marks
@@ -32,7 +32,7 @@ class World:
         pools: all NodePools, by name.
         priority: value of the job's PriorityClass; None where the class does not exist.
         marks: what rank 0's log said so far; None before it was read.
-        log_alive: whether that log is being read now.
+        log_alive: whether that log is being read now, or not; `log_since` since when (Unix s).
         words: the end of the logs of pods that the last plans asked for, by pod uid.
         slow: the rank that holds the others up, or None.
         vanished: seats whose pod this process saw go away, and the epoch that it had; until the
@@ -50,6 +50,7 @@ class World:
     priority: int | None = 0
     marks: Marks | None = None
     log_alive: bool = False
+    log_since: float = 0.0
     words: Mapping[str, LastWords] = field(default_factory=dict)
     slow: Slow | None = None
     vanished: Mapping[int, int] = field(default_factory=dict)
@@ -89,5 +90,14 @@ def seat_of(pod: PodView) -> int:
 
 def epoch_of(pod: PodView) -> int:
     """Return the attempt that the pod belongs to; 0 where it does not say."""
-    text = pod.annotations.get(ANNOTATION_EPOCH, "")
+    return _number(pod, ANNOTATION_EPOCH)
+
+
+def drained_of(pod: PodView) -> int:
+    """Return the newest attempt whose rank was told to save and end; 0: none was."""
+    return _number(pod, ANNOTATION_DRAIN)
+
+
+def _number(pod: PodView, annotation: str) -> int:
+    text = pod.annotations.get(annotation, "")
     return int(text) if text.isdecimal() else 0

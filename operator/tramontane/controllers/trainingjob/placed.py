@@ -1,17 +1,16 @@
 """Decide for a gang that has its seats: losses, fencing, creation, recovery, end.
 
-    1. all ranks done → Succeeded; too long → Failed
-    2. what is news goes into the incidents; a new attempt begins; budgets may end the job
-    3. lost seats go into Gang.spec.lost; the scheduler moves them, and only them
-    4. fence: pods that must not run on are deleted
-    5. seats whose last pod is gone get their next one, on their blade
-    6. once every seat has a live pod, survivors get the new epoch, once each
-    7. all ready and stepping → Running
-
-A lost seat's pod gets a short grace on a node that lives, since a pod that is deleted by force may
-run on beside its replacement; where nobody can answer on the node, force is the only way.
+1. all ranks done → Succeeded; too long → Failed
+2. what is news goes into the incidents; a new attempt begins; budgets may end the job
+3. what is planned waits for a checkpoint (`handshake`)
+4. lost seats go into Gang.spec.lost; the scheduler moves them, and only them
+5. fence: pods that must not run on are deleted
+6. seats whose last pod is gone get their next one, on their blade
+7. once every seat has a live pod, survivors get the new epoch, once each
+8. all ready and stepping → Running
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from tramontane.api import clock
@@ -19,28 +18,30 @@ from tramontane.api.gang import GangSpec, Placement
 from tramontane.api.nodepool import NodePool
 from tramontane.api.reasons import JobReason
 from tramontane.api.trainingjob import (
+    HandshakeWhy,
     IncidentCause,
     JobPhase,
-    RestartPolicy,
+    Stragglers,
 )
-from tramontane.controllers.trainingjob import budgets, gangs
+from tramontane.controllers.trainingjob import budgets, gangs, handshake, limits, podwork, stall
 from tramontane.controllers.trainingjob import incidents as told
-from tramontane.controllers.trainingjob.actions import Create, Delete, Life, Plan, Raise, Said
+from tramontane.controllers.trainingjob.actions import Life, Plan, Said
 from tramontane.controllers.trainingjob.case import Case
-from tramontane.controllers.trainingjob.durations import seconds
+from tramontane.controllers.trainingjob.cost import next_cost
 from tramontane.controllers.trainingjob.findings import findings
-from tramontane.controllers.trainingjob.losses import Loss, loss_of
+from tramontane.controllers.trainingjob.groups import Groups
+from tramontane.controllers.trainingjob.incidents import News
+from tramontane.controllers.trainingjob.inquest import inquest
 from tramontane.controllers.trainingjob.observe import World, seat_of
-from tramontane.controllers.trainingjob.seats import ALIVE, Seat, There, look
+from tramontane.controllers.trainingjob.seats import ALIVE, There, look
 from tramontane.controllers.trainingjob.status import Findings, follow
-from tramontane.kube.views import PodView
 
-# Enough for a rank agent to end its rank's processes; the work since the last checkpoint is lost.
-FENCE_GRACE_S = 2
 # How soon to look again at what no event announces.
 _CHECK_S = 1.0
 _STARTING_S = 5.0
 _RUNNING_S = 30.0
+# A straggler that is only reported is told once in this time.
+_TOLD_AGAIN_S = 3600.0
 
 
 def plan_placed(
@@ -50,130 +51,179 @@ def plan_placed(
 
     `begins` says that the attempt is not in the status yet, though another one was.
     """
-    job = world.job
-    # The first attempt needs no record before its pods: they carry it.
-    attempt = max(attempt, 1)
-    seats = look(world, placement, pool)
-    gpus = gangs.gpus_per_node(job, pool)
-    case = Case(
-        world, pool, seats, gpus, attempt, job.status.incidents, job.status.restarts, begins
-    )
+    case = _case(world, pool, placement, attempt, begins=begins)
+    seats = case.seats
 
     # 1. The end.
     if all(seat.there is There.DONE for seat in seats):
         return _end(case, JobPhase.SUCCEEDED, None, f"all {len(seats)} ranks ended with 0")
-    if (limit := _time_limit_left(world)) is not None and limit <= 0:
-        text = f"ran for spec.maxRuntime ({job.spec.max_runtime})"
+    if (limit := limits.time_limit_left(world)) is not None and limit <= 0:
+        text = f"ran for spec.maxRuntime ({world.job.spec.max_runtime})"
         return _end(case, JobPhase.FAILED, JobReason.TIME_LIMIT, text)
 
     # 2. What is news.
-    case, spent = _with_news(case)
-    if spent is not None:
-        return _end(case, JobPhase.FAILED, *spent)
-    case = replace(
-        case,
-        incidents=told.with_replacements(case.incidents, seats, case.attempt, case.now),
-        held_until=_held_until(case),
-    )
+    case, news = _with_news(case)
+    if (spent := limits.spent(case, news)) is not None:
+        if (words := limits.last_words(case, news)) is None:
+            return Plan(world.job.status, ask=limits.failed_pods(case, news), after=_CHECK_S)
+        return _end(case, JobPhase.FAILED, spent[0], spent[1] + words)
 
-    # 3. to 6. What follows from it.
-    wanted = _gang(case)
-    life = Life(case.attempt, gpus, placement.seats)
-    creates = _creates(case)
-    raises, peers = _raises(case)
+    # 3. What is planned.
+    if not news:
+        case = _with_handshake(case)
+    return _carried_out(case, placement, limit)
 
-    # 7. How it stands.
+
+def _carried_out(case: Case, placement: Placement, limit_s: float | None) -> Plan:
+    """Return what follows from the case: steps 4 to 8."""
+    seats = case.seats
+    incidents = told.with_replacements(case.incidents, seats, case.due, case.now)
+    if case.groups.count > 1:
+        incidents = told.closed_by_group(incidents, seats, case.groups, case.due, case.now)
+    case = replace(case, incidents=incidents, held_until=limits.held_until(case))
+    leaves_all = _gives_all_up(case)
+    waits = case.handshake is not None and not leaves_all
+    creates = () if case.handshake is not None else podwork.creates(case)
+    raises, peers = ((), {}) if case.handshake is not None else podwork.raises(case)
+    deletes = podwork.everything(case, "the job changes its size") if leaves_all else ()
+
     found, events = findings(case)
-    status = follow(world, found)
+    status = follow(case.world, found)
     if status.phase is JobPhase.RUNNING:
         case = replace(case, incidents=status.incidents)
-    seat_0 = seats[0].pod if seats[0].there in ALIVE else None
+    has_light = any(seat_of(pod) < 0 for pod in case.world.own_pods)
+    seat_0 = seats[0].pod if seats[0].there in ALIVE | {There.LEAVING} else None
     return Plan(
         status,
         record_first=case.begins_anew,
-        gang=wanted,
-        life=life if creates else None,
+        gang=_gang(case),
+        life=Life(case.attempt, case.gpus, placement.seats) if creates else None,
         creates=creates,
-        deletes=_deletes(case),
+        lighthouse=case.groups.count > 1 and not leaves_all and not has_light,
+        deletes=deletes or podwork.deletes(case),
         raises=raises,
+        drains=handshake.drains(case) if waits else (),
         peers=peers,
+        ask=case.ask,
         events=events,
         follow=seat_0 if seat_0 is not None and seat_0.phase == "Running" else None,
-        after=_after(case, status.phase, limit),
+        after=_after(case, status.phase, limit_s),
     )
 
 
-def _with_news(case: Case) -> tuple[Case, tuple[JobReason, str] | None]:
-    """Record what is news and begin the next attempt; also say whether a budget is spent."""
-    world, recovery = case.world, case.world.job.spec.recovery
-    news = told.news(world, case.seats, case.attempt)
+def _case(
+    world: World, pool: NodePool, placement: Placement, attempt: int, *, begins: bool
+) -> Case:
+    job = world.job
+    seats = look(world, placement, pool)
+    groups = Groups.of(job.spec, len(seats))
+    # The first attempt needs no record before its pods: they carry it.
+    attempt = max(attempt, 1)
+    case = Case(
+        world=world,
+        pool=pool,
+        groups=groups,
+        seats=seats,
+        gpus=gangs.gpus_per_node(job, pool),
+        attempt=attempt,
+        incidents=job.status.incidents,
+        restarts=job.status.restarts,
+        begins_anew=begins,
+        due=groups.due(seats, job.status.incidents, attempt),
+        handshake=handshake.going_on(world),
+    )
+    return replace(case, growth=handshake.growth(case))
+
+
+def _with_news(case: Case) -> tuple[Case, list[News]]:
+    """Return the case with what is news recorded, and the news; a new attempt begins with them.
+
+    Pods of a life that is over are no news: they are named where they belong. What had been
+    planned meanwhile is done with the rest: the life is over anyway.
+    """
+    if _gives_all_up(case):
+        return case, []  # the pods go by our own doing
+    news = told.news(case.world, case.seats, case.due)
     if not news:
-        more = told.victims(case.incidents, case.seats, case.attempt)
+        more = told.victims(case.incidents, case.seats, case.due)
         named = told.with_victims(case.incidents, more)
-        return replace(
+        case = replace(
             case, incidents=named, begins_anew=case.begins_anew or named != case.incidents
-        ), None
+        )
+        found = inquest(case)
+        case, news = replace(case, ask=found.ask), list(found.news)
+    if not news:
+        return _with_report(case), []
+    return _begun_anew(case, [*news, *handshake.moves(case, case.now)]), news
+
+
+def _begun_anew(case: Case, news: Sequence[News]) -> Case:
+    """Return the case in its next attempt, unless nobody has begun the present one."""
     incidents = told.recorded(case.incidents, news, case.now)
-    begun = any(seat.epoch >= case.attempt for seat in case.seats)
+    begun = any(not case.is_old(seat) and seat.pod is not None for seat in case.seats) or any(
+        epoch >= case.attempt for epoch in case.world.vanished.values()
+    )
+    attempt = case.attempt + 1 if begun else case.attempt
     causes = [one.cause for one in news]
-    case = replace(
+    return replace(
         case,
-        attempt=case.attempt + 1 if begun else case.attempt,
+        attempt=attempt,
         incidents=incidents,
         restarts=budgets.counted(case.restarts, causes) if begun else case.restarts,
+        due=case.groups.due(case.seats, incidents, attempt),
+        handshake=None,
         begins_anew=True,
     )
-    for causes_, limit, reason in (
-        (budgets.USER_CAUSES, recovery.user_failures, JobReason.TOO_MANY_USER_FAILURES),
-        (budgets.INFRA_CAUSES, recovery.infra_failures, JobReason.TOO_MANY_INFRA_FAILURES),
+
+
+def _with_report(case: Case) -> Case:
+    """Return the case with a straggler told of that is only to be reported."""
+    slow, spec = case.world.slow, case.world.job.spec.progress
+    if slow is None or spec.stragglers is not Stragglers.REPORT or slow.seat >= len(case.seats):
+        return case
+    if any(
+        one.cause is IncidentCause.STRAGGLER
+        and slow.seat in one.seats
+        and case.now - clock.parse(one.at) < _TOLD_AGAIN_S
+        for one in case.incidents
     ):
-        if not causes_.intersection(causes):
-            continue
-        window_s = seconds(limit.window)
-        count = budgets.in_window(incidents, causes_, case.now, window_s)
-        if count > limit.max:
-            last = incidents[-1]
-            text = (
-                f"must fail at most {limit.max} times in {limit.window} (got {count}); the last: "
-                f"{last.code} on {last.blade}, seats {', '.join(map(str, last.seats[:8]))}"
-            )
-            return case, (reason, text)
-    return case, None
+        return case
+    blade = case.seats[slow.seat].blade
+    news = News(
+        IncidentCause.STRAGGLER, f"slow-rank-{slow.ratio:.1f}x", blade, slow.seat, slow.since
+    )
+    fresh = told.closed(told.recorded((), [news], case.now), case.now, 0)
+    return replace(case, incidents=told.appended(case.incidents, fresh), begins_anew=True)
 
 
-def _held_until(case: Case) -> float:
-    """Return when the restart may begin: at once after a lost blade, later after a crash.
+def _with_handshake(case: Case) -> Case:
+    """Return the case with a handshake begun, going on, or over and its purpose recorded."""
+    present = case.handshake
+    if present is None:
+        why = handshake.wanted(case)
+        if why is None:
+            return case
+        present = handshake.begun(case.world, why)
+        case = replace(case, handshake=present, begins_anew=True)
+        if handshake.can_save(case):
+            return case
+    if not handshake.is_done(case, present) and handshake.can_save(case):
+        return case
+    if present.why is HandshakeWhy.RESIZE:
+        return case  # until the last pod is gone; then `resize`
+    news = handshake.moves(case, clock.parse(present.since))
+    if not news:
+        # What it was for has gone away meanwhile: the ranks have ended, and go on.
+        news = [News(IncidentCause.EVICTED, "drained", "", 0, clock.parse(present.since))]
+    return _begun_anew(case, news)
 
-    | the open incidents have | wait, from the newest such |
-    |---|---|
-    | a UserError | recovery.backoff, by the failures in the window |
-    | a pod that a kubelet refused, or put out | 2 s, doubling for each such incident of the seats |
-    | neither | none |
-    """
-    recovery = case.world.job.spec.recovery
-    still = [one for one in case.incidents if told.is_open(one) and one.replaced_after is None]
-    until = 0.0
-    for one in still:
-        at = clock.parse(one.at)
-        if one.cause is IncidentCause.USER_ERROR:
-            window_s = seconds(recovery.user_failures.window)
-            count = budgets.in_window(case.incidents, budgets.USER_CAUSES, case.now, window_s)
-            until = max(until, at + budgets.wait_s(recovery.backoff, count))
-    for seat in case.seats:
-        if seat.there is There.FAILED or seat.there is There.MISSING:
-            refused = [
-                clock.parse(one.at)
-                for one in case.incidents
-                if told.is_open(one)
-                and seat.number in one.seats
-                and one.blade == seat.blade
-                and one.cause in {IncidentCause.NODE_LOST, IncidentCause.EVICTED}
-            ]
-            # The first time may have been an accident; then its kubelet means it.
-            if len(refused) > 1:
-                wait_s = budgets.wait_s(budgets.ADMISSION_BACKOFF, len(refused) - 1)
-                until = max(until, max(refused) + wait_s)
-    return until
+
+def _gives_all_up(case: Case) -> bool:
+    """Return whether the pods go because the gang is to be placed anew."""
+    going_on = case.handshake
+    if going_on is None or going_on.why is not HandshakeWhy.RESIZE:
+        return False
+    return handshake.is_done(case, going_on) or not handshake.can_save(case)
 
 
 def _gang(case: Case) -> GangSpec | None:
@@ -186,6 +236,11 @@ def _gang(case: Case) -> GangSpec | None:
         for seat in case.seats
         if seat.loss is not None and seat.there is not There.DONE
     ]
+    lost += [
+        (seat.number, seat.pod.node)
+        for seat in case.seats
+        if seat.planned is not None and seat.pod is not None and seat.pod.node
+    ]
     status = world.job.status.model_copy(update={"incidents": case.incidents})
     job = world.job.model_copy(update={"status": status})
     avoid = gangs.avoided(job)
@@ -195,95 +250,9 @@ def _gang(case: Case) -> GangSpec | None:
         if seat.blade in avoid and seat.loss is None and seat.there in {There.FAILED, There.MISSING}
     ]
     size = len(case.seats) if any(seat.pod for seat in case.seats) else None
-    wanted = gangs.gang_spec(job, case.pool, world.priority, lost, running=size)
+    cost = next_cost(world.gang.spec.cost, world, case.gpus * len(case.seats))
+    wanted = gangs.gang_spec(job, case.pool, world.priority, lost, running=size, cost=cost)
     return None if wanted == world.gang.spec else wanted
-
-
-def _deletes(case: Case) -> tuple[Delete, ...]:
-    """Return the pods that must go; see the table.
-
-    | pod | deleted |
-    |---|---|
-    | on a lost blade, or not on its seat's blade | now; by force where its node is gone |
-    | failed | when the restart's wait is over, so that its log can be read meanwhile |
-    | done, while others begin a new attempt | now: all ranks meet again |
-    | of an old attempt, restart: Gang | when the wait is over |
-    | being deleted already, its node gone | by force |
-    | of a seat that there is no more | now |
-    """
-    whole = case.world.job.spec.recovery.restart is RestartPolicy.GANG
-    found = []
-    for seat in case.seats:
-        pod = seat.pod
-        if pod is None or seat.there is There.TAKEN:
-            continue
-        where = _loss_under(case, seat, pod)
-        is_gone = where is not None and where.node_gone
-        if seat.there is There.GOING:
-            if is_gone:
-                found.append(Delete(pod.name, pod.uid, 0, "its node is gone"))
-            continue
-        grace_s = 0 if is_gone else FENCE_GRACE_S
-        is_old = seat.epoch < case.attempt
-        if seat.there is There.MISPLACED or (seat.loss and seat.there is not There.DONE):
-            found.append(Delete(pod.name, pod.uid, grace_s, "its seat has left the blade"))
-        elif case.is_held or not is_old:
-            continue
-        elif seat.there is There.FAILED:
-            found.append(Delete(pod.name, pod.uid, None, "it has failed"))
-        elif seat.there is There.DONE:
-            found.append(Delete(pod.name, pod.uid, None, "a new attempt begins"))
-        elif whole:
-            found.append(Delete(pod.name, pod.uid, grace_s, "all pods are made anew"))
-    found += [
-        Delete(pod.name, pod.uid, None, "its seat is no more")
-        for pod in case.world.own_pods
-        if seat_of(pod) >= len(case.seats) and not pod.deleting
-    ]
-    return tuple(found)
-
-
-def _loss_under(case: Case, seat: Seat, pod: PodView) -> Loss | None:
-    """Return whether the blade under the pod is lost, which need not be its seat's."""
-    if pod.node is None or pod.node == seat.blade:
-        return seat.loss
-    return loss_of(case.world, pod.node, case.pool)
-
-
-def _creates(case: Case) -> tuple[Create, ...]:
-    """Return the pods to create: of seats whose last pod is gone, on blades that are not lost."""
-    if case.is_held or case.world.refusal is not None:
-        return ()
-    return tuple(
-        Create(seat.number, seat.blade)
-        for seat in case.seats
-        if seat.there is There.MISSING and seat.loss is None
-    )
-
-
-def _raises(case: Case) -> tuple[tuple[Raise, ...], dict[int, str]]:
-    """Return the survivors to restart, and the addresses of those who were replaced.
-
-    All at once, and only when every seat has a live pod with an address: a survivor that restarts
-    earlier would look for peers that are not there, or at addresses that are no more.
-    """
-    if case.is_held or any(seat.there not in ALIVE or seat.loss for seat in case.seats):
-        return (), {}
-    survivors = [seat for seat in case.seats if seat.epoch < case.attempt]
-    replaced = [seat for seat in case.seats if seat.epoch >= case.attempt]
-    if not survivors or not all(seat.pod and seat.pod.pod_ip for seat in replaced):
-        return (), {}
-    # A crash in the middle of raising leaves some survivors looking replaced: true all the same.
-    begun = min(
-        (clock.parse(one.at) for one in case.incidents if told.is_open(one)), default=case.now
-    )
-    peers = {
-        seat.number: seat.pod.pod_ip
-        for seat in replaced
-        if seat.pod is not None and seat.pod.pod_ip and seat.pod.created_at >= begun - 1
-    }
-    raised = tuple(Raise(seat.pod.name, seat.pod.uid) for seat in survivors if seat.pod)
-    return raised, peers
 
 
 def _end(case: Case, phase: JobPhase, reason: JobReason | None, message: str) -> Plan:
@@ -311,14 +280,6 @@ def _end(case: Case, phase: JobPhase, reason: JobReason | None, message: str) ->
     )
 
 
-def _time_limit_left(world: World) -> float | None:
-    """Return the seconds until spec.maxRuntime is over, from the first start; None: no limit."""
-    limit, started = world.job.spec.max_runtime, world.job.status.started_at
-    if limit is None or started is None:
-        return None
-    return clock.parse(started) + seconds(limit) - world.now
-
-
 def _after(case: Case, phase: JobPhase | None, limit_s: float | None) -> float:
     """Return when to look again although nothing changes."""
     waits = [_RUNNING_S if phase is JobPhase.RUNNING else _STARTING_S]
@@ -327,6 +288,13 @@ def _after(case: Case, phase: JobPhase | None, limit_s: float | None) -> float:
     if limit_s is not None:
         waits.append(limit_s)
     nodes = case.world.nodes
+    if case.ask or case.handshake is not None:
+        waits.append(_CHECK_S)
+    marks = case.world.marks
+    if marks is not None and (at := stall.hangs_at(case.world, marks, case.due[0])) is not None:
+        waits.append(max(_CHECK_S, at - case.now))
+    if case.growth is not None:
+        waits.append(_CHECK_S if handshake.is_ripe(case) else _RUNNING_S)
     silent = any(
         (node := nodes.get(seat.blade)) is not None and node.ready is not True
         for seat in case.seats

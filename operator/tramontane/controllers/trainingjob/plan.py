@@ -10,6 +10,7 @@ Read from top to bottom; the first line that holds decides.
 | suspended | the gang gives its blades up, all pods go with their grace |
 | without a pool | NoMatchingPool |
 | without its Gang, or with another spec in it | the Gang is applied |
+| changing its size, its pods gone | `resize`: the gang is placed anew |
 | not placed | Queued with the scheduler's reason; pods of an earlier placement go |
 | placed | `placed.plan_placed`: losses, fencing, creation, recovery, end |
 
@@ -23,8 +24,8 @@ from tramontane.api import clock
 from tramontane.api.gang import Gang, GangPhase, GangSpec
 from tramontane.api.nodepool import NodePool
 from tramontane.api.reasons import PendingReason
-from tramontane.api.trainingjob import IncidentCause, JobPhase
-from tramontane.controllers.trainingjob import budgets, gangs
+from tramontane.api.trainingjob import HandshakeWhy, IncidentCause, JobPhase
+from tramontane.controllers.trainingjob import budgets, gangs, handshake, resize
 from tramontane.controllers.trainingjob import incidents as told
 from tramontane.controllers.trainingjob.actions import Delete, Plan, Said
 from tramontane.controllers.trainingjob.durations import seconds
@@ -32,7 +33,8 @@ from tramontane.controllers.trainingjob.incidents import News
 from tramontane.controllers.trainingjob.observe import World, epoch_of, seat_of
 from tramontane.controllers.trainingjob.placed import plan_placed
 from tramontane.controllers.trainingjob.status import FINISHED, Findings, follow
-from tramontane.controllers.trainingjob.validate import problem_of
+from tramontane.controllers.trainingjob.validate import problem_of, spares_problem
+from tramontane.kube.views import PodView
 
 # How soon to look again at what no event announces.
 SOON_S = 2.0
@@ -110,6 +112,8 @@ def _plan_stalled(world: World, reason: PendingReason, message: str) -> Plan:
             incidents=old.incidents,
             placed=phase is not JobPhase.QUEUED,
             stalled=True,
+            handshake=old.handshake,
+            growth=old.growth,
         ),
     )
     said = () if old.message == message else (Said("Warning", reason, message),)
@@ -134,6 +138,7 @@ def _plan_suspended(world: World) -> Plan:
             size=world.job.spec.nodes,
             attempt=_attempt(world),
             incidents=old.incidents,
+            handshake=handshake.begun(world, HandshakeWhy.SUSPEND) if pods else None,
         ),
     )
     said = (
@@ -141,7 +146,13 @@ def _plan_suspended(world: World) -> Plan:
         if old.reason is PendingReason.SUSPENDED
         else (Said("Normal", PendingReason.SUSPENDED, "gives its blades up"),)
     )
-    return Plan(status, gang=_inactive(world), deletes=deletes, events=said)
+    return Plan(
+        status,
+        gang=_inactive(world),
+        deletes=deletes,
+        events=said,
+        follow=_log_to_the_end(world),
+    )
 
 
 def _plan_gang(world: World, pool: NodePool) -> Plan:
@@ -159,9 +170,15 @@ def _plan_gang(world: World, pool: NodePool) -> Plan:
             f"{pool.metadata.name}); make a new job for another pool",
         )
     assert world.priority is not None
+    if gang is not None and resize.is_due(world):
+        return resize.plan_resize(world, pool, gang, _attempt(world))
     seated = _is_placed(world)
+    blades = pool.status.blades.total if pool.status.blades is not None else 0
+    if not seated and (problem := spares_problem(job, pool.metadata.name, blades)) is not None:
+        return _plan_stalled(world, PendingReason.MISCONFIGURED, problem)
     if gang is None or not seated:
-        wanted = gangs.gang_spec(job, pool, world.priority)
+        cost = gang.spec.cost if gang is not None else None
+        wanted = gangs.gang_spec(job, pool, world.priority, cost=cost)
         changed = wanted if gang is None or gang.spec != wanted else None
         return _plan_unplaced(world, changed, attempt)
     assert gang.status.placement is not None
@@ -176,14 +193,21 @@ def _is_placed(world: World) -> bool:
     Before the first pod the scheduler must have seen the spec as it is: a status that is older
     than a resumption may speak of blades that have been given to others.
     """
-    gang, old = world.gang, world.job.status
+    gang = world.gang
     if gang is None or gang.status.phase is not GangPhase.PLACED or gang.status.placement is None:
         return False
     if gang.status.preempt is not None or not gang.spec.active:
         return False
     seen, written = gang.status.observed_generation, gang.metadata.generation
-    begins = old.phase in _HOLDS_NOTHING or old.phase is JobPhase.CHECKPOINTING
-    return not (begins and seen is not None and written is not None and seen < written)
+    return not (_begins(world) and seen is not None and written is not None and seen < written)
+
+
+def _begins(world: World) -> bool:
+    """Return whether the job holds no blades by what it knows, or is about to give them up."""
+    old = world.job.status
+    if old.phase is JobPhase.CHECKPOINTING:
+        return handshake.going_on(world) is None
+    return old.phase in _HOLDS_NOTHING or (old.phase is JobPhase.STARTING and not world.own_pods)
 
 
 def _plan_unplaced(world: World, wanted: GangSpec | None, attempt: int) -> Plan:
@@ -230,6 +254,9 @@ def _plan_unplaced(world: World, wanted: GangSpec | None, attempt: int) -> Plan:
             attempt=attempt,
             incidents=found,
             restarts=restarts,
+            handshake=handshake.begun(world, HandshakeWhy.PREEMPT)
+            if phase is JobPhase.CHECKPOINTING
+            else None,
             stalled=reason in {PendingReason.EXCEEDS_POOL, PendingReason.NO_MATCHING_POOL},
         ),
     )
@@ -244,6 +271,14 @@ def _plan_unplaced(world: World, wanted: GangSpec | None, attempt: int) -> Plan:
         gang=wanted,
         deletes=deletes,
         events=said,
+        follow=_log_to_the_end(world),
+    )
+
+
+def _log_to_the_end(world: World) -> PodView | None:
+    """Return rank 0's pod while it ends: its last lines say whether a checkpoint was saved."""
+    return next(
+        (pod for pod in world.own_pods if seat_of(pod) == 0 and pod.phase == "Running"), None
     )
 
 

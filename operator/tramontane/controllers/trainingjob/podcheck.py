@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from tramontane.api.errors import InvalidValue
-from tramontane.api.names import LABEL_GANG, LABEL_JOB, LABEL_SEAT
+from tramontane.api.names import LABEL_GANG, LABEL_JOB, LABEL_LIGHTHOUSE, LABEL_SEAT
 from tramontane.api.quantity import parse_quantity
 
 AGENT_VOLUME: Final = "tramontane-agent"
@@ -24,7 +24,7 @@ _OURS: Final = {
     "subdomain": "each seat has a host name of its own",
     "schedulingGates": "pods are created only when all have a place",
 }
-_OUR_LABELS: Final = (LABEL_JOB, LABEL_GANG, LABEL_SEAT)
+_OUR_LABELS: Final = (LABEL_JOB, LABEL_GANG, LABEL_SEAT, LABEL_LIGHTHOUSE)
 
 
 def problems(template: Mapping[str, Any]) -> Iterator[str]:

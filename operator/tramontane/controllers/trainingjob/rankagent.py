@@ -5,17 +5,20 @@ under whatever `python3` the image has. Usage: `python3 rankagent.py COMMAND [AR
 
     start the rank ─► exit 0 ─► exit 0
          ▲        ├─► exit ≠ 0 or a signal ─► wait for a new epoch ─► none came: exit the same
+         │        ├─► drain: TERM, it saves and ends ─► wait for a new epoch ─► none: exit 143
          └────────┴── new epoch: end all its processes (TERM, then KILL), start it again
 
-The wanted epoch and the peers' addresses are annotations of the pod, seen as files of a
-downward-API volume. A survivor of a lost peer ends by itself, or hangs; either way the operator
-raises the epoch once the peer has been replaced, and the rank starts anew without the kubelet's
-restart back-off. One line per event goes to standard error, for people and for the operator.
+What is wanted are annotations of the pod, seen as files of a downward-API volume. A survivor of a
+lost peer ends by itself, or hangs; either way the operator raises the epoch once the peer has been
+replaced, and the rank starts anew without the kubelet's restart back-off. One line per event goes
+to standard error, for people and for the operator.
 
-Environment: TRAMONTANE_AGENT_FOLDER (files `epoch` and `peers`), TRAMONTANE_AGENT_WAIT_S (how long
-a failed rank waits for a new epoch), TRAMONTANE_AGENT_GRACE_S (between TERM and KILL).
+Environment: TRAMONTANE_AGENT_FOLDER (files `epoch`, `peers`, `drain`),
+TRAMONTANE_AGENT_WAIT_S (how long a failed rank waits for a new epoch), TRAMONTANE_AGENT_BACKOFF_S
+(how long the operator lets pass before it restarts a first crash), TRAMONTANE_AGENT_GRACE_S
+(between TERM and KILL).
 """
-# ruff: noqa: PTH118, PTH123, PTH208 - pathlib costs a third of the start-up time
+# ruff: noqa: PTH100, PTH118, PTH120, PTH123, PTH208 - pathlib costs a third of the start-up time
 
 from __future__ import annotations
 
@@ -30,14 +33,21 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 POLL_S = 0.1
-# A rank of the first attempt that fails this soon after its start has no lost peer to wait for.
+# A rank that fails this soon after its start has hardly lost a peer: it failed by itself.
 QUICK_S = 10.0
-QUICK_WAIT_S = 3.0
+# The operator needs so long, besides its back-off, to see a crash and to raise the epoch.
+DECISION_S = 20.0
+# A rank that has done its work, or was told so by a peer.
+DONE_S = 3.0
+# A drained rank waits so much longer: its successor may have to wait for a blade first.
+DRAINED_S = 600.0
 # What even KILL does not end in this time is stuck in its driver: only a new pod helps.
 UNKILLABLE_S = 30.0
 EXIT_USAGE = 2
 EXIT_STUCK = 70
 EXIT_CANNOT_START = 127
+# Of a rank that ended well because it was told to: it has not finished its work.
+EXIT_TOLD = 128 + signal.SIGTERM
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
 PASSED_ON = (*ENDING, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
@@ -61,10 +71,12 @@ class Wanted:
 
     def epoch(self) -> int:
         """Return the wanted epoch; the last one seen while the file cannot be read."""
-        text = self._read("epoch").strip()
-        if text.isdigit():
-            self._epoch = int(text)
+        self._epoch = self._number("epoch") or self._epoch
         return self._epoch
+
+    def drained(self) -> int:
+        """Return the attempt whose rank is to save and end; 0 while none is."""
+        return self._number("drain")
 
     def peers(self) -> dict[str, str]:
         """Return the addresses of replaced seats, by seat."""
@@ -73,6 +85,9 @@ class Wanted:
         except ValueError:
             return {}
         return peers if isinstance(peers, dict) else {}
+
+    def _number(self, name: str) -> int:
+        return number(self._read(name).strip())
 
     def _read(self, name: str) -> str:
         try:
@@ -85,41 +100,62 @@ class Wanted:
 def environment(base: dict[str, str], epoch: int, peers: dict[str, str]) -> dict[str, str]:
     """Return the rank's environment in this epoch.
 
-    Where seat 0 has moved, its address goes in by number: a name may still be cached somewhere.
+    Where the first seat (of its replica group) has moved, its address goes in by number: a name
+    may still be cached somewhere. The folder of this file goes last into PYTHONPATH.
     """
     env = dict(base)
     env["TRAMONTANE_ATTEMPT"] = str(epoch)
+    ours = os.path.dirname(os.path.abspath(__file__))
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, (env.get("PYTHONPATH"), ours)))
+    if env.get("PET_RDZV_BACKEND") == "c10d":  # who is late for an old epoch must not join this one
+        env["PET_RDZV_ID"] = f"{env.get('PET_RDZV_ID', '')}-{epoch}"
     if peers:
         env["TRAMONTANE_PEERS"] = json.dumps(peers, sort_keys=True)
-    master = peers.get("0")
-    if master and env.get("TRAMONTANE_SEAT") != "0":
+    seat, first = env.get("TRAMONTANE_SEAT", ""), "0"
+    if "REPLICA_GROUP_ID" in env:
+        first = str(number(seat) - number(env.get("PET_NODE_RANK", "0")))
+    master = peers.get(first)
+    if master and seat != first:
+        host = f"[{master}]" if ":" in master else master
         for name in ("MASTER_ADDR", "PET_MASTER_ADDR"):
             if name in env:
                 env[name] = master
-        coordinator = env.get("JAX_COORDINATOR_ADDRESS", "")
-        if ":" in coordinator:
-            host = f"[{master}]" if ":" in master else master
-            env["JAX_COORDINATOR_ADDRESS"] = host + ":" + coordinator.rsplit(":", 1)[1]
+        for name in ("JAX_COORDINATOR_ADDRESS", "PET_RDZV_ENDPOINT"):
+            if ":" in env.get(name, ""):
+                env[name] = host + ":" + env[name].rsplit(":", 1)[1]
     return env
+
+
+def number(text: str) -> int:
+    """Return the number, or 0 where the text is none."""
+    return int(text) if text.isdigit() else 0
+
+
+def parent(pid: str) -> int:
+    """Return the parent of a process; -1 where it has ended while we looked."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rsplit(b")", 1)[1].split()[1])
+    except (OSError, IndexError, ValueError):
+        return -1
 
 
 def descendants(root: int) -> set[int]:
     """Return the process ids below `root`, however deep; those that wait to be reaped too."""
-    parent_of = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            # A process may end while we look.
-            with (
-                suppress(OSError, IndexError, ValueError),
-                open(f"/proc/{name}/stat", "rb") as file,
-            ):
-                parent_of[int(name)] = int(file.read().rsplit(b")", 1)[1].split()[1])
+    parent_of = {int(name): parent(name) for name in os.listdir("/proc") if name.isdigit()}
     found, grown = {root}, True
     while grown:
-        below = {pid for pid, parent in parent_of.items() if parent in found} - found
+        below = {pid for pid, above in parent_of.items() if above in found} - found
         found |= below
         grown = bool(below)
     return found - {root}
+
+
+def signal_each(pids: set[int], number: int) -> None:
+    """Send a signal to each process that is still there."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 class Rank:
@@ -169,12 +205,17 @@ class Rank:
         with suppress(ProcessLookupError):  # it ended before the signal came
             os.killpg(self.pid, number)
 
+    def ask_to_end(self, number: int = signal.SIGTERM) -> None:
+        """Signal the group, and let all that is stopped go on, or it would never know."""
+        self.signal_group(number)
+        signal_each(descendants(os.getpid()), signal.SIGCONT)
+
     def end(self, grace_s: float) -> bool:
         """End every process: TERM to the group, then KILL to all; return whether all are gone.
 
         Launchers put workers into sessions of their own, so the group is not all there is.
         """
-        self.signal_group(signal.SIGTERM)
+        self.ask_to_end()
         kill_at = time.monotonic() + grace_s
         give_up_at = kill_at + UNKILLABLE_S
         while True:
@@ -187,9 +228,7 @@ class Rank:
                 return False
             # Once the rank itself is gone, what it left behind has nobody to ask it to end.
             if now >= kill_at or self.code is not None:
-                for pid in left:
-                    with suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
+                signal_each(left, signal.SIGKILL)
             time.sleep(0.02)
 
 
@@ -203,10 +242,12 @@ class Agent:
             int(env.get("TRAMONTANE_ATTEMPT", "1")),
         )
         self._wait_s = float(env.get("TRAMONTANE_AGENT_WAIT_S", "60"))
+        self._backoff_s = float(env.get("TRAMONTANE_AGENT_BACKOFF_S", "10"))
         self._grace_s = float(env.get("TRAMONTANE_AGENT_GRACE_S", "5"))
+        self._is_first = env.get("TRAMONTANE_SEAT", "0") == "0"
         self._rank = Rank(command)
         self._epoch = self._wanted.epoch()
-        self._ending = False
+        self._ending = self._draining = False
         self._give_up_at: float | None = None  # of a rank that has ended
 
     def run(self) -> int:
@@ -215,39 +256,76 @@ class Agent:
         while True:
             self._handle(signal.sigtimedwait(WATCHED, POLL_S))
             self._rank.reap()
+            # Before the exit is looked at: what ended after the order is drained, not done.
+            if not self._draining and self._wanted.drained() == self._epoch:
+                self._drain()
             if self._rank.code is not None and self._is_over(self._rank.code):
                 self._rank.end(0.0)
-                return self._rank.code
+                told = self._ending or self._draining
+                return self._rank.code or (EXIT_TOLD if told else 0)
             if not self._ending and self._wanted.epoch() > self._epoch and not self._restart():
                 return EXIT_STUCK
 
     def _start(self) -> None:
         env = environment(self._env, self._epoch, self._wanted.peers())
-        self._give_up_at = None
+        self._give_up_at, self._draining = None, False
         self._rank.start(env)
         say("started", attempt=self._epoch, pid=self._rank.pid)
 
     def _handle(self, received: Any) -> None:
         if received is None or received.si_signo == signal.SIGCHLD:
             return
-        if received.si_signo in ENDING:
-            self._ending = True
         say("signal", number=received.si_signo)
+        is_ending = received.si_signo in ENDING
+        self._ending = self._ending or is_ending
         if self._rank.code is None:
-            self._rank.signal_group(received.si_signo)
+            send = self._rank.ask_to_end if is_ending else self._rank.signal_group
+            send(received.si_signo)
+
+    def _drain(self) -> None:
+        """Ask the rank once to save and end; it takes what time it needs."""
+        self._draining = True
+        say("draining", attempt=self._epoch)
+        if self._rank.code is None:
+            self._rank.ask_to_end()
+        elif self._give_up_at is not None:  # it had ended before: its successor is under way
+            self._give_up_at += DRAINED_S
 
     def _is_over(self, code: int) -> bool:
         """Return whether the container should end, too, now that the rank has."""
         now = time.monotonic()
         if self._give_up_at is None:
-            waits = 0.0 if code == 0 or self._ending else self._patience_s(now)
+            waits = self._patience_s(code, now)
             say("exited", attempt=self._epoch, code=code, waits=f"{waits:g}s")
             self._give_up_at = now + waits
         return self._ending or now >= self._give_up_at
 
-    def _patience_s(self, now: float) -> float:
-        quick = self._epoch <= 1 and now - self._rank.started_at < QUICK_S
-        return min(self._wait_s, QUICK_WAIT_S) if quick else self._wait_s
+    def _patience_s(self, code: int, now: float) -> float:
+        """Return how long an ended rank waits for the next epoch.
+
+        The operator sees the exit of seat 0 in its log, and that of other seats when seat 0 ends,
+        too. A seat that fails alone while seat 0 waits for it is seen by the end of its pod only:
+        so its pod ends, but not before the operator would have restarted all of them, since a
+        mistake that ends all alike must not cost a pod.
+
+        | the rank | waits |
+        |---|---|
+        | was drained | WAIT + 600 s |
+        | the container is told to end | not at all |
+        | ended with 0 | 3 s: its peers may have been drained before this agent has seen the order |
+        | failed within 10 s of its start, not seat 0 | BACKOFF, doubled per attempt, + 20 s |
+        | failed otherwise | WAIT |
+        """
+        if self._ending:
+            return 0.0
+        if self._draining:
+            return self._wait_s + DRAINED_S
+        if code == 0:
+            return min(DONE_S, self._wait_s)
+        if self._is_first or now - self._rank.started_at >= QUICK_S:
+            return self._wait_s
+        backoff_s = self._backoff_s * 2.0 ** min(self._epoch - 1, 20)
+        return min(self._wait_s, backoff_s + DECISION_S)
 
     def _restart(self) -> bool:
         wanted = self._wanted.epoch()

@@ -13,7 +13,7 @@ The order of the writes is what makes a kill at any moment harmless:
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -21,14 +21,17 @@ from tramontane.api.blade import Blade
 from tramontane.api.gang import Gang, GangPhase
 from tramontane.api.names import API_VERSION, LABEL_JOB
 from tramontane.api.nodepool import NodePool
-from tramontane.api.trainingjob import TrainingJob
+from tramontane.api.trainingjob import JobPhase, TrainingJob
 from tramontane.controllers.trainingjob.actions import Plan, Said
 from tramontane.controllers.trainingjob.assumed import Assumed
 from tramontane.controllers.trainingjob.execute import Executor
 from tramontane.controllers.trainingjob.follower import Followers
+from tramontane.controllers.trainingjob.metrics import JOBS
 from tramontane.controllers.trainingjob.observe import World
 from tramontane.controllers.trainingjob.plan import plan
-from tramontane.controllers.trainingjob.status import is_worth_writing
+from tramontane.controllers.trainingjob.progress import Marks
+from tramontane.controllers.trainingjob.status import is_read, is_worth_writing
+from tramontane.controllers.trainingjob.words import LastWords, Slow
 from tramontane.kube.client import Client
 from tramontane.kube.errors import NotFound
 from tramontane.kube.events import EventRecorder
@@ -60,6 +63,20 @@ class Caches(Protocol):
     def gangs(self) -> Informer[Gang]: ...  # noqa: D102 - named for what it holds
     @property
     def pools(self) -> Informer[NodePool]: ...  # noqa: D102 - named for what it holds
+
+
+class Logs(Protocol):
+    """What is needed of `follower.Followers`: what the jobs' logs say, by the jobs' keys."""
+
+    def follow(self, job: TrainingJob, pod: PodView | None) -> None: ...  # noqa: D102
+    def ask(self, job: TrainingJob, pods: Sequence[PodView]) -> None: ...  # noqa: D102
+    def sample(self, job: TrainingJob, pods: Sequence[PodView]) -> None: ...  # noqa: D102
+    def marks(self, key: str) -> Marks | None: ...  # noqa: D102
+    def is_alive(self, key: str) -> bool: ...  # noqa: D102
+    def words(self, key: str) -> Mapping[str, LastWords]: ...  # noqa: D102
+    def slow(self, key: str) -> Slow | None: ...  # noqa: D102
+    def forget(self, key: str) -> None: ...  # noqa: D102
+    async def close(self) -> None: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +115,9 @@ class TrainingJobController:
 
     It holds nothing that matters: what it remembers of its own writes spares repeated requests,
     and what it remembers of a log can be read again. Who watches TrainingJobs adds their keys to
-    `queue`; `wire` adds them for changes of pods, gangs, blades, nodes and pools.
+    `queue`; `wire` adds them for changes of pods, gangs, blades, nodes and pools. `logs` makes
+    another reader of the jobs' logs than the real one; it gets what is to be called with the key
+    of a job whose log has said something new.
     """
 
     def __init__(
@@ -108,6 +127,8 @@ class TrainingJobController:
         recorder: EventRecorder,
         clock: Callable[[], float],
         config: Config | None = None,
+        *,
+        logs: Callable[[Callable[[str], None]], Logs] | None = None,
     ) -> None:
         self.queue: WorkQueue[str] = WorkQueue(name="trainingjob")
         self._caches = informers
@@ -117,7 +138,10 @@ class TrainingJobController:
         self._client = client
         self._priorities = _Priorities(client, clock)
         self._executor = Executor(client, clock)
-        self._followers = Followers(client, clock, self._on_log)
+        self._logs: Logs = (
+            logs(self._on_log) if logs is not None else Followers(client, clock, self._on_log)
+        )
+        self._log_alive: dict[str, tuple[bool, float]] = {}
         self._assumed: dict[str, Assumed] = {}
         self._uids: dict[str, str] = {}
 
@@ -137,7 +161,7 @@ class TrainingJobController:
 
     async def close(self) -> None:
         """Stop reading logs; `run` does so at its end."""
-        await self._followers.close()
+        await self._logs.close()
 
     async def reconcile(self, key: str) -> float | None:
         """Bring the job nearer to what it should be; return when to look again (s)."""
@@ -152,7 +176,7 @@ class TrainingJobController:
             self._forget(key)
             self._uids[key] = job.metadata.uid or ""
         if job.metadata.deletion_timestamp is not None:
-            self._followers.forget(key)
+            self._logs.forget(key)
             return None
         world = await self._observe(job)
         return await self._execute(world, plan(world))
@@ -163,6 +187,9 @@ class TrainingJobController:
         priority = await self._priorities.of(job.spec.priority_class_name)
         now = self._now()
         caches = self._caches
+        alive = self._logs.is_alive(key)
+        if self._log_alive.get(key, (not alive, 0.0))[0] is not alive:
+            self._log_alive[key] = alive, now
         return World(
             now=now,
             job=job,
@@ -172,8 +199,11 @@ class TrainingJobController:
             nodes=caches.nodes.cache,
             pools=caches.pools.cache,
             priority=priority,
-            marks=self._followers.marks(key),
-            log_alive=self._followers.is_alive(key),
+            marks=self._logs.marks(key),
+            log_alive=alive,
+            log_since=self._log_alive[key][1],
+            words=self._logs.words(key),
+            slow=self._logs.slow(key),
             vanished=dict(assumed.vanished),
             refusal=assumed.refused(now),
         )
@@ -181,7 +211,10 @@ class TrainingJobController:
     async def _execute(self, world: World, planned: Plan) -> float | None:
         job, status = world.job, planned.status
         assumed = self._assumed[job.key]
-        self._followers.follow(job, planned.follow)
+        self._logs.follow(job, planned.follow)
+        self._logs.ask(job, planned.ask)
+        if status.phase is JobPhase.RUNNING:
+            self._logs.sample(job, world.own_pods)
         if planned.delete_job:
             await self._executor.delete_job(job)
             return None
@@ -191,23 +224,31 @@ class TrainingJobController:
             self._say(job, planned.events)
         if planned.gang is not None:
             await self._executor.apply_gang(job, planned.gang, assumed)
-        if planned.deletes or planned.creates or planned.raises:
+        if planned.lighthouse:
+            await self._executor.keep_lighthouse(job, assumed)
+        if planned.deletes or planned.creates or planned.raises or planned.drains:
             log.info(
-                "writing pods job=%s attempt=%d creates=%d deletes=%d raises=%d",
+                "writing pods job=%s attempt=%d creates=%d deletes=%d raises=%d drains=%d",
                 job.key,
                 status.attempt,
                 len(planned.creates),
                 len(planned.deletes),
                 len(planned.raises),
+                len(planned.drains),
             )
             await self._executor.write_pods(job, planned, assumed)
         after = planned.after
-        wait_s = None if written else is_worth_writing(job.status, status, world.now)
+        wait_s = (
+            None
+            if written
+            else is_worth_writing(job.status, status, world.now, read=is_read(world))
+        )
         if wait_s == 0:
             await self._executor.write_status(job, status)
             self._say(job, planned.events)
         elif wait_s is not None:
             after = wait_s if after is None else min(after, wait_s)
+        JOBS.observe(job, status if written or wait_s == 0 else job.status)
         return after
 
     def _say(self, job: TrainingJob, events: Iterable[Said]) -> None:
@@ -222,7 +263,9 @@ class TrainingJobController:
             self._recorder.record(regarding, said.type_, said.reason, said.note, "Reconciling")
 
     def _forget(self, key: str) -> None:
-        self._followers.forget(key)
+        JOBS.forget(key)
+        self._logs.forget(key)
+        self._log_alive.pop(key, None)
         self._assumed.pop(key, None)
         self._executor.forget(self._uids.pop(key, ""))
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from tramontane.api.gang import GangSpec
 from tramontane.api.names import (
+    ANNOTATION_DRAIN,
     ANNOTATION_EPOCH,
     ANNOTATION_PEERS,
     API_VERSION,
@@ -23,8 +24,8 @@ from tramontane.api.names import (
     LABEL_JOB,
     LABEL_SEAT,
 )
-from tramontane.api.trainingjob import TrainingJob
-from tramontane.controllers.trainingjob import launchers
+from tramontane.api.trainingjob import TrainingJob, TrainingJobSpec
+from tramontane.controllers.trainingjob import launchers, lighthouse
 from tramontane.controllers.trainingjob.durations import seconds
 from tramontane.controllers.trainingjob.podcheck import AGENT_VOLUME, POD_VOLUME
 from tramontane.controllers.trainingjob.template import gpus_of, trainer_of
@@ -33,14 +34,15 @@ from tramontane.controllers.trainingjob.validate import restart_policy, uses_age
 Raw = dict[str, Any]
 
 AGENT_FILE = "rankagent.py"
-# A survivor must outwait the silence of a lost node, the replacement's start, and some more.
-_REPLACEMENT_S = 30.0
+WRAPPER_FILE = "tramontane_rank.py"
+# A rank must outwait what the operator waits for, the replacement's start, and some more.
+_DECISION_S = 30.0
 
 
 @cache
-def agent_source() -> str:
-    """Return the rank agent's file."""
-    return files(__package__).joinpath(AGENT_FILE).read_text("utf-8")
+def agent_source(name: str = AGENT_FILE) -> str:
+    """Return a file that goes into the pods: the rank agent's, or the scripts' helper."""
+    return files(__package__).joinpath(name).read_text("utf-8")
 
 
 def owner_of(job: TrainingJob) -> Raw:
@@ -101,7 +103,7 @@ def config_map(job: TrainingJob, seats: Sequence[str], gpus: int) -> Raw:
     """
     data = {launchers.RANK_BLADES: ",".join(seats)}
     if uses_agent(job.spec):
-        data[AGENT_FILE] = agent_source()
+        data |= {name: agent_source(name) for name in (AGENT_FILE, WRAPPER_FILE)}
     data |= launchers.hostfiles(job.metadata.name, job.spec, len(seats), gpus)
     return {
         "apiVersion": "v1",
@@ -109,6 +111,14 @@ def config_map(job: TrainingJob, seats: Sequence[str], gpus: int) -> Raw:
         "metadata": _metadata(job, config_name(job)),
         "data": data,
     }
+
+
+def lighthouse_objects(job: TrainingJob) -> tuple[Raw, Raw] | None:
+    """Return pod and Service of the job's lighthouse; None where it has no replica groups."""
+    if not lighthouse.is_wanted(job):
+        return None
+    owner = owner_of(job)
+    return lighthouse.pod(job, owner), lighthouse.service(job, owner)
 
 
 def pod_name(job: str, seat: int) -> str:
@@ -126,13 +136,15 @@ class PodStamp:
     """Hold the parts of a job's pods that are alike; see `pod`."""
 
     _job: str
+    _job_spec: TrainingJobSpec
+    _size: int
     _metadata: Raw
     _labels: Mapping[str, str]
     _spec: Raw
     _containers: list[Raw]
     _trainer: int
     _env: list[Raw]
-    _seat_variables: tuple[str, ...]
+    _given: frozenset[str]
     _by_affinity: bool
 
     @classmethod
@@ -154,12 +166,15 @@ class PodStamp:
         name = job.metadata.name
         return cls(
             _job=name,
+            _job_spec=job.spec,
+            _size=size,
             _metadata={
                 "namespace": job.metadata.namespace,
                 "annotations": {
                     **(meta.get("annotations") or {}),
                     ANNOTATION_EPOCH: str(attempt),
                     ANNOTATION_PEERS: "{}",
+                    ANNOTATION_DRAIN: "",
                 },
                 "ownerReferences": [owner_of(job)],
             },
@@ -169,16 +184,19 @@ class PodStamp:
             _trainer=index,
             # Ours come first, so that the user's variables can refer to them.
             _env=[*env, *(user.get("env") or ())],
-            _seat_variables=tuple(
-                variable for variable in launchers.seat_variables(job.spec) if variable not in given
-            ),
+            _given=given,
             _by_affinity=_needs_scheduler(template["spec"]),
         )
 
     def pod(self, seat: int, blade: str) -> Raw:
         """Return the pod of a seat, to be created. O(1), some microseconds."""
         number, name = str(seat), pod_name(self._job, seat)
-        own = [{"name": variable, "value": number} for variable in self._seat_variables]
+        launcher = launchers.seat_env(self._job, self._job_spec, self._size, seat)
+        own = [
+            {"name": variable, "value": str(value)}
+            for variable, value in launcher.items()
+            if variable not in self._given
+        ]
         containers = self._containers.copy()
         containers[self._trainer] = {**containers[self._trainer], "env": own + self._env}
         place = {"affinity": _only_on(blade)} if self._by_affinity else {"nodeName": blade}
@@ -190,7 +208,12 @@ class PodStamp:
                 "name": name,
                 "labels": {**self._labels, LABEL_SEAT: number},
             },
-            "spec": {**self._spec, **place, "hostname": name, "containers": containers},
+            "spec": {
+                **self._spec,
+                **place,
+                "hostname": launchers.seat_host(self._job, self._job_spec, seat),
+                "containers": containers,
+            },
         }
 
 
@@ -219,14 +242,31 @@ def _trainer(job: TrainingJob, user: Raw, gpus: int) -> Raw:
 
 
 def _attempt_env(job: TrainingJob, attempt: int) -> list[Raw]:
-    wait_s = seconds(job.spec.recovery.node_lost_after) + _REPLACEMENT_S
     blades = {"name": config_name(job), "key": launchers.RANK_BLADES, "optional": True}
     return [
         {"name": "TRAMONTANE_ATTEMPT", "value": str(attempt)},
         {"name": "TRAMONTANE_RANK_BLADES", "valueFrom": {"configMapKeyRef": blades}},
         {"name": "TRAMONTANE_AGENT_FOLDER", "value": launchers.POD_FOLDER},
-        {"name": "TRAMONTANE_AGENT_WAIT_S", "value": f"{wait_s:g}"},
+        {"name": "TRAMONTANE_AGENT_WAIT_S", "value": f"{_wait_s(job.spec):g}"},
+        {
+            "name": "TRAMONTANE_AGENT_BACKOFF_S",
+            "value": f"{seconds(job.spec.recovery.backoff.base):g}",
+        },
     ]
+
+
+def _wait_s(spec: TrainingJobSpec) -> float:
+    """Return how long a failed rank waits for the next epoch before its pod ends.
+
+    Longer than a lost node is waited for, and than the longest back-off after a crash: then no
+    crash costs a pod. Where ranks go on without the failed one, its end may be all that is seen of
+    it, so that it comes sooner.
+    """
+    recovery = spec.recovery
+    wait_s = seconds(recovery.node_lost_after)
+    if spec.launcher.replica_groups == 1:
+        wait_s = max(wait_s, seconds(recovery.backoff.max))
+    return wait_s + _DECISION_S
 
 
 def _pod_spec(job: TrainingJob) -> Raw:
@@ -236,11 +276,17 @@ def _pod_spec(job: TrainingJob) -> Raw:
     annotation = "metadata.annotations['{}']"
     pod_files = [
         {"path": path, "fieldRef": {"fieldPath": annotation.format(key)}}
-        for path, key in (("epoch", ANNOTATION_EPOCH), ("peers", ANNOTATION_PEERS))
+        for path, key in (
+            ("epoch", ANNOTATION_EPOCH),
+            ("peers", ANNOTATION_PEERS),
+            ("drain", ANNOTATION_DRAIN),
+        )
     ]
     spec = {
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": grace_s,
+        # torchft tells other groups what gethostname() says: it must be a name that they can use.
+        **({"setHostnameAsFQDN": True} if lighthouse.is_wanted(job) else {}),
         **user,
         "restartPolicy": restart_policy(job.spec),
         "subdomain": job.metadata.name,

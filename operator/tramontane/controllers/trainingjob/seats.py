@@ -5,6 +5,7 @@
 | MISSING | no pod |
 | GOING | a pod that is being deleted |
 | MISPLACED | a pod on another blade than the seat's |
+| LEAVING | the same, but it was to move, and works on until a checkpoint has been saved |
 | DONE | its rank ended with 0 |
 | FAILED | its rank ended otherwise, or the kubelet did not take the pod |
 | WAITING | a pod that is not ready |
@@ -17,7 +18,7 @@ from enum import Enum, auto
 
 from tramontane.api.gang import Placement
 from tramontane.api.nodepool import NodePool
-from tramontane.api.trainingjob import IncidentCause, TrainingJob
+from tramontane.api.trainingjob import IncidentCause, Stragglers, TrainingJob
 from tramontane.controllers.trainingjob.losses import Loss, loss_of
 from tramontane.controllers.trainingjob.observe import World, epoch_of, seat_of
 from tramontane.controllers.trainingjob.template import trainer_of
@@ -31,6 +32,7 @@ class There(Enum):
     MISSING = auto()
     GOING = auto()
     MISPLACED = auto()
+    LEAVING = auto()
     DONE = auto()
     FAILED = auto()
     WAITING = auto()
@@ -39,6 +41,7 @@ class There(Enum):
 
 
 ALIVE = frozenset({There.WAITING, There.READY})
+WORKING = frozenset({There.READY, There.LEAVING})
 
 # Reasons of a failed pod that are not its own doing.
 _NOT_TAKEN = (
@@ -65,7 +68,10 @@ _CONFIG_REASONS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """Hold one seat: its blade, what is there, and whether the blade is lost."""
+    """Hold one seat: its blade, what is there, and whether the blade is lost.
+
+    `planned` says why the pod is to leave the blade under it, once its job has saved.
+    """
 
     number: int
     blade: str
@@ -73,28 +79,66 @@ class Seat:
     pod: PodView | None = None
     epoch: int = 0
     loss: Loss | None = None
+    planned: Loss | None = None
 
 
 def look(world: World, placement: Placement, pool: NodePool) -> tuple[Seat, ...]:
     """Return the seats of the placement, in order. O(seats)."""
     own = {seat_of(pod): pod for pod in world.own_pods}
-    ranks = Ranks.of(world.job)
-    foreign = world.foreign_pods
+    ranks, foreign = Ranks.of(world.job), world.foreign_pods
     losses: dict[str, Loss | None] = {}
-    for blade in placement.seats:
+
+    def loss_on(blade: str) -> Loss | None:
         if blade not in losses:
             losses[blade] = loss_of(world, blade, pool)
+        return losses[blade]
+
+    ordered = _ordered_moves(world)
     found = []
     for number, blade in enumerate(placement.seats):
-        pod = own.get(number)
+        pod, loss = own.get(number), loss_on(blade)
         if pod is None:
             other = foreign.get(number)
             there = There.MISSING if other is None else There.TAKEN
-            found.append(Seat(number, blade, there, other, 0, losses[blade]))
+            found.append(Seat(number, blade, there, other, 0, loss))
             continue
-        loss = losses[blade] or _made_anew(world, pod, blade)
-        found.append(Seat(number, blade, _there(pod, blade, ranks), pod, epoch_of(pod), loss))
+        there, planned = _there(pod, blade, ranks), None
+        if loss is not None and loss.planned and there in ALIVE:
+            planned, loss = loss, None
+        elif there in ALIVE and loss is None and _is_slow(world, number, placement):
+            planned = _asked_away(world)
+        elif there is There.MISPLACED and pod.node and pod.node in ordered.get(number, ()):
+            under = loss_on(pod.node)
+            if pod.phase == "Running" and (under is None or under.planned):
+                there, planned = There.LEAVING, under or _asked_away(world)
+        loss = loss or _made_anew(world, pod, blade)
+        found.append(Seat(number, blade, there, pod, epoch_of(pod), loss, planned))
     return tuple(found)
+
+
+def _ordered_moves(world: World) -> dict[int, set[str]]:
+    """Return the blades that we have asked the scheduler to take a seat from."""
+    ordered: dict[int, set[str]] = {}
+    for one in world.gang.spec.lost if world.gang is not None else ():
+        ordered.setdefault(one.seat, set()).add(one.blade)
+    return ordered
+
+
+def _is_slow(world: World, seat: int, placement: Placement) -> bool:
+    """Return whether the seat's rank holds the others up, and a spare is there to move it to."""
+    if world.job.spec.progress.stragglers is not Stragglers.MOVE or not placement.spares:
+        return False
+    return world.slow is not None and world.slow.seat == seat
+
+
+def _asked_away(world: World) -> Loss:
+    """Return why a seat moves whose blade has no fault, or none any more."""
+    cause, code = IncidentCause.BLADE_FAULT, "fault-cleared"
+    if world.job.spec.progress.stragglers is Stragglers.MOVE:
+        ratio = f"-{world.slow.ratio:.1f}x" if world.slow else ""
+        cause, code = IncidentCause.STRAGGLER, f"slow-rank{ratio}"
+    since = world.slow.since if world.slow else world.now
+    return Loss(cause, code, since, node_gone=False, planned=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,15 @@ the old one. Nothing else of the status is lost: a field that is not found anew 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 from tramontane.api import clock
 from tramontane.api.conditions import Condition, ConditionType, condition, set_conditions
 from tramontane.api.quantity import format_duration
 from tramontane.api.reasons import JobReason, PendingReason
 from tramontane.api.trainingjob import (
-    IncidentCause,
+    Growth,
+    Handshake,
     JobIncident,
     JobPhase,
     LastCheckpoint,
@@ -20,16 +22,16 @@ from tramontane.api.trainingjob import (
     TrainingJobStatus,
 )
 from tramontane.controllers.trainingjob import incidents as told
+from tramontane.controllers.trainingjob.account import account
+from tramontane.controllers.trainingjob.advice import advice_s
 from tramontane.controllers.trainingjob.durations import seconds
-from tramontane.controllers.trainingjob.goodput import Cause, Ledger, cause_of
+from tramontane.controllers.trainingjob.goodput import Ledger
 from tramontane.controllers.trainingjob.observe import World
 from tramontane.controllers.trainingjob.progress import Marks
+from tramontane.controllers.trainingjob.stall import SETTLED_S
 
 FINISHED = frozenset({JobPhase.SUCCEEDED, JobPhase.FAILED})
-# Without a step for this many typical ones, and this long at least, time goes into `hang`.
-_STALL_STEPS = 10
-_STALL_LEAST_S = 60.0
-_LOG_PATIENCE_S = 60.0
+LOG_PATIENCE_S = 60.0
 # How old the first status may make a job wait, and how old numbers in it may be: of starting
 # pods (each write counts against the 1.1 writes per pod), of progress, of the ledger.
 FIRST_AFTER_S = 1.0
@@ -38,11 +40,18 @@ PROGRESS_EVERY_S = 10.0
 REFRESH_EVERY_S = 30.0
 
 
+_PROGRESS_FIELDS = frozenset(
+    {"step", "step_time", "step_time_p99", "loss", "last_checkpoint", "checkpoint_advice"}
+)
+_SLOW_FIELDS = _PROGRESS_FIELDS | {"ready", "message", "goodput"}
+
+
 @dataclass(frozen=True, slots=True)
 class Findings:
     """Hold what the planner found out about the job now.
 
-    `placed` says whether the gang has its seats; `stalled` that only people can help.
+    `placed` says whether the gang has its seats; `stalled` that only people can help;
+    `whole_groups` how many replica groups step on, of how many.
     """
 
     phase: JobPhase
@@ -56,6 +65,9 @@ class Findings:
     restarts: RestartCounts | None = None
     placed: bool = False
     stalled: bool = False
+    handshake: Handshake | None = None
+    growth: Growth | None = None
+    whole_groups: tuple[int, int] = (1, 1)
 
 
 def follow(world: World, found: Findings) -> TrainingJobStatus:
@@ -63,7 +75,9 @@ def follow(world: World, found: Findings) -> TrainingJobStatus:
     old, now = world.job.status, world.now
     marks = world.marks or Marks()
     begins = found.phase is JobPhase.RUNNING and old.phase is not JobPhase.RUNNING
-    ledger, rework_steps = _account(world, marks, begins=begins)
+    ledger, rework_steps = account(
+        world, marks, begins=begins, incidents=found.incidents, whole_groups=found.whole_groups
+    )
     incidents = found.incidents
     if begins:
         incidents = told.closed(incidents, now, rework_steps)
@@ -83,8 +97,11 @@ def follow(world: World, found: Findings) -> TrainingJobStatus:
             or (clock.utc(now) if found.phase is JobPhase.RUNNING else None),
             "finished_at": (old.finished_at or clock.utc(now)) if over else None,
             **_progress(old, marks, found.phase),
+            **_advice(world, marks, found.size),
             "goodput": ledger.to_status(world.created_s),
             "restarts": found.restarts or old.restarts or RestartCounts(),
+            "handshake": found.handshake,
+            "growth": found.growth,
             "incidents": incidents,
             "conditions": set_conditions(old.conditions, _conditions(world, found), clock.utc(now)),
         }
@@ -108,8 +125,9 @@ def steps_again(world: World, attempt: int, incidents: Sequence[JobIncident]) ->
         for one in incidents
         if told.is_open(one)
     ]
-    since = max(begun, default=0.0)
-    if not world.log_alive and world.now > since + _LOG_PATIENCE_S:
+    old = world.job.status
+    since = max(begun, default=clock.parse(old.phase_since) if old.phase_since else 0.0)
+    if not world.log_alive and world.now > max(since, world.log_since) + LOG_PATIENCE_S:
         return True
     if marks is None or marks.first_step_at is None or marks.step_at is None:
         return False
@@ -118,7 +136,15 @@ def steps_again(world: World, attempt: int, incidents: Sequence[JobIncident]) ->
     return marks.step_at > since
 
 
-def is_worth_writing(old: TrainingJobStatus, new: TrainingJobStatus, now: float) -> float | None:
+def is_read(world: World) -> bool:
+    """Return whether the log has told what there was to tell, or will not in time."""
+    patience_s = SETTLED_S if world.log_alive else LOG_PATIENCE_S
+    return world.now >= world.log_since + patience_s
+
+
+def is_worth_writing(
+    old: TrainingJobStatus, new: TrainingJobStatus, now: float, *, read: bool = True
+) -> float | None:
     """Return in how many seconds `new` should be written: 0 now, None never (it says the same).
 
     | what differs | written |
@@ -126,8 +152,8 @@ def is_worth_writing(old: TrainingJobStatus, new: TrainingJobStatus, now: float)
     | a new job waits for the scheduler's first look | a second after its creation |
     | phase, reason, attempt, incidents, conditions, size, … | now |
     | ready, message | 5 s after the last write |
-    | step, step time, checkpoint | 10 s after it |
-    | the ledger alone | 30 s after it |
+    | step, step time, loss, checkpoint | 10 s after it |
+    | the ledger alone | 30 s after it, once the log is `read`: what it tells belongs in there |
 
     The time of the last write is the ledger's end, `goodput.at`.
     """
@@ -138,58 +164,17 @@ def is_worth_writing(old: TrainingJobStatus, new: TrainingJobStatus, now: float)
     if old.phase is None and new.reason is PendingReason.PENDING_EVALUATION:
         # Most are placed by then: one write, and one wait for it, less.
         return max(0.0, FIRST_AFTER_S - Ledger.of(new.goodput).total_ms / 1000)
-    if fields - {"ready", "message", "step", "step_time", "last_checkpoint", "goodput"}:
+    if fields - _SLOW_FIELDS:
         return 0.0
     if fields & {"ready", "message"}:
         wait_s = READY_EVERY_S
     elif fields - {"goodput"}:
         wait_s = PROGRESS_EVERY_S
     elif new.phase is JobPhase.RUNNING:
-        wait_s = REFRESH_EVERY_S
+        wait_s = REFRESH_EVERY_S if read else now - written + SETTLED_S
     else:
         return None
     return max(0.0, written + wait_s - now)
-
-
-def _account(world: World, marks: Marks, *, begins: bool) -> tuple[Ledger, int | None]:
-    """Return the ledger at now, and the steps that must be done again since training began anew."""
-    old, created_s = world.job.status, world.created_s
-    before = Ledger.of(old.goodput)
-    if old.phase in FINISHED:
-        return before, None
-    preempted = any(
-        told.is_open(one) and one.cause is IncidentCause.PREEMPTED for one in old.incidents
-    )
-    hangs = is_stalled(world, marks)
-    ledger = before.advance(
-        created_s, world.now, cause_of(old.phase, preempted=preempted, hangs=hangs)
-    )
-    if old.phase is JobPhase.RUNNING:
-        since = before.accounted_until(created_s)
-        held_up_s = sum(one.cost_s for one in marks.saves if since < one.at <= world.now)
-        ledger = ledger.move(Cause.PRODUCTIVE, Cause.CHECKPOINT, held_up_s)
-        if old.step is None and marks.first_step_at is not None and old.phase_since:
-            # Until the first step it had only looked as if it were running.
-            first_s = marks.first_step_at - (marks.step_time_s or 0.0)
-            early_s = first_s - clock.parse(old.phase_since)
-            ledger = ledger.move(Cause.PRODUCTIVE, Cause.START, early_s)
-    if not begins or old.step is None or marks.first_step is None:
-        return ledger, None
-    again = max(0, old.step - marks.first_step + 1)
-    step_s = seconds(old.step_time) if old.step_time else marks.step_time_s or 0.0
-    return ledger.move(Cause.PRODUCTIVE, Cause.REWORK, again * step_s), again
-
-
-def is_stalled(world: World, marks: Marks) -> bool:
-    """Return whether a running job's steps have stopped coming, as far as its log is being read."""
-    if not world.log_alive or marks.step_at is None:
-        return False
-    given = world.job.spec.progress.stall_after
-    if given == "auto":
-        limit_s = max(_STALL_LEAST_S, _STALL_STEPS * (marks.step_time_s or 0.0))
-    else:
-        limit_s = seconds(given)
-    return world.now - marks.step_at > limit_s
 
 
 def _progress(old: TrainingJobStatus, marks: Marks, phase: JobPhase) -> dict[str, object]:
@@ -203,12 +188,25 @@ def _progress(old: TrainingJobStatus, marks: Marks, phase: JobPhase) -> dict[str
         update["step"] = marks.step
         if marks.step_time_s is not None:
             update["step_time"] = format_duration(_rounded(marks.step_time_s))
+        if marks.step_p99_s is not None:
+            update["step_time_p99"] = format_duration(_rounded(marks.step_p99_s))
+        if marks.loss is not None:
+            update["loss"] = format(Decimal(f"{marks.loss:.5g}"), "f")[:32]
     saved = marks.saved
     if saved is not None:
         last = old.last_checkpoint
         if last is None or last.at is None or saved.at >= clock.parse(last.at):
             update["last_checkpoint"] = LastCheckpoint(step=saved.step, at=clock.utc(saved.at))
     return update
+
+
+def _advice(world: World, marks: Marks, blades: int) -> dict[str, object]:
+    """Return how often the job should save, by what its saves cost and its pool's failures."""
+    pool = world.pools.get(world.gang.spec.pool) if world.gang is not None else None
+    advised_s = advice_s(marks.saves, pool.status.failure_rate if pool else None, blades)
+    if advised_s is None:
+        return {}
+    return {"checkpoint_advice": format_duration(max(1, round(_rounded(advised_s))))}
 
 
 def _rounded(seconds: float) -> float:

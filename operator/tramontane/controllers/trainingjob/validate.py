@@ -19,11 +19,22 @@ from tramontane.api.trainingjob import (
     TrainingJobSpec,
 )
 from tramontane.controllers.trainingjob import podcheck
+from tramontane.controllers.trainingjob.durations import seconds
+from tramontane.controllers.trainingjob.launchers import lighthouse_name
 from tramontane.controllers.trainingjob.template import gpus_of, trainer_of
 
 _NAME: Final = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _HOST_NAME_MAX: Final = 63
-_AGENT_ENV: Final = frozenset({"TRAMONTANE_AGENT_FOLDER"})
+# What the kernel takes as a host name; beyond it no kubelet starts the pod.
+_FULL_NAME_MAX: Final = 64
+_CLUSTER_DOMAIN: Final = "svc.cluster.local"
+# Beside what all schemas refuse: what differs by seat with replica groups and elastic sizes.
+_SEAT_ENV: Final = frozenset(
+    {"TRAMONTANE_AGENT_FOLDER", "REPLICA_GROUP_ID", "NUM_REPLICA_GROUPS", "PET_LOCAL_ADDR"}
+)
+# Blades that are wanted elsewhere are given up after it at the latest.
+_LONGEST_GRACE_S: Final = 24 * 3600.0
+_LONG_GRACE_S: Final = 3600.0
 _UNBOUNDED: Final = re.compile(r"[*+]|\{\d*,\}")
 
 
@@ -31,6 +42,41 @@ def problem_of(job: TrainingJob) -> str | None:
     """Return the first thing that is wrong with the job, or None."""
     found = next(_problems(job), None)
     return None if found is None else f"TrainingJob {job.key}: {found}"
+
+
+def spares_problem(job: TrainingJob, pool: str, blades: int) -> str | None:
+    """Return what is wrong with the spares of a job in a pool of so many blades, or None.
+
+    Not for a job that runs: a pool that shrinks must not keep it from recovering. A pool without
+    blades has not been counted yet.
+    """
+    if job.spec.spares <= blades or blades == 0:
+        return None
+    return (
+        f"TrainingJob {job.key}: spec.spares must be at most the blades of NodePool {pool} (got "
+        f"{job.spec.spares}, and it has {blades}); ask for fewer, one per 64 blades is plenty"
+    )
+
+
+def note_of(spec: TrainingJobSpec) -> str | None:
+    """Return what the owner should know though nothing is wrong, or None."""
+    return "; ".join(_notes(spec)) or None
+
+
+def _notes(spec: TrainingJobSpec) -> Iterator[str]:
+    if (note := agent_note(spec)) is not None:
+        yield note
+    given, made = spec.template["spec"].get("restartPolicy"), restart_policy(spec)
+    if given not in {None, made}:
+        yield (
+            f"template.spec.restartPolicy is {given}, and {made} is used; leave it out, "
+            "spec.recovery says what restarts"
+        )
+    if seconds(spec.checkpoint.grace) >= _LONG_GRACE_S:
+        yield (
+            f"checkpoint.grace is {spec.checkpoint.grace}: so long may a blade be kept from "
+            "whom it was promised to; save more often, or in less time"
+        )
 
 
 def agent_note(spec: TrainingJobSpec) -> str | None:
@@ -67,9 +113,11 @@ def _problems(job: TrainingJob) -> Iterator[str]:
     spec = job.spec
     yield from _names(job)
     yield from podcheck.problems(spec.template)
-    yield from _launcher(spec)
+    yield from _launcher(job)
     yield from _environment(spec)
     yield from _gpus(spec)
+    yield from _sizes(spec)
+    yield from _grace(spec)
     yield from _patterns(spec)
 
 
@@ -87,13 +135,10 @@ def _names(job: TrainingJob) -> Iterator[str]:
         )
 
 
-def _launcher(spec: TrainingJobSpec) -> Iterator[str]:
-    launcher = spec.launcher
+def _launcher(job: TrainingJob) -> Iterator[str]:
+    launcher = job.spec.launcher
     if launcher.replica_groups > 1:
-        yield (
-            f"launcher.replicaGroups must be 1 (got {launcher.replica_groups}); replica groups "
-            "with a lighthouse are not served by this version"
-        )
+        yield from _groups(job)
     if launcher.type is LauncherType.JAX and (launcher.procs_per_node or 1) > 1:
         yield (
             f"launcher.procsPerNode must be 1 with type jax (got {launcher.procs_per_node}); one "
@@ -101,8 +146,65 @@ def _launcher(spec: TrainingJobSpec) -> Iterator[str]:
         )
 
 
+def _groups(job: TrainingJob) -> Iterator[str]:
+    """Yield what keeps replica groups from running; schemas of today refuse most of it."""
+    spec, launcher = job.spec, job.spec.launcher
+    groups = launcher.replica_groups
+    if launcher.type is not LauncherType.TORCHRUN:
+        yield (
+            f"launcher.replicaGroups must be 1 with type {launcher.type} (got {groups}); only "
+            "torchrun has groups that go on without a lost one"
+        )
+    for size in (spec.nodes, *(spec.elastic.sizes if spec.elastic else ())):
+        if size % groups:
+            yield (
+                f"launcher.replicaGroups must divide the number of blades (got {groups} and "
+                f"{size}); all groups are alike"
+            )
+    if launcher.min_replica_groups > groups:
+        yield (
+            f"launcher.minReplicaGroups must not exceed replicaGroups (got "
+            f"{launcher.min_replica_groups} over {groups}); training would never begin"
+        )
+    name = lighthouse_name(job.metadata.name)
+    if len(name) > _HOST_NAME_MAX:
+        yield (
+            f"metadata.name must leave room for the lighthouse in a host name of {_HOST_NAME_MAX} "
+            f'characters (got "{name}", {len(name)}); use a shorter name'
+        )
+    meta = job.metadata
+    last = f"{meta.name}-{spec.nodes - 1}.{meta.name}.{meta.namespace}.{_CLUSTER_DOMAIN}"
+    if len(last) > _FULL_NAME_MAX and spec.template["spec"].get("setHostnameAsFQDN", True):
+        yield (
+            f"metadata.name must leave room for a full host name of {_FULL_NAME_MAX} characters "
+            f'(got "{last}", {len(last)}), because replica groups find each other by it; use a '
+            "shorter name, or setHostnameAsFQDN: false in the template, and tell torchft a name"
+        )
+
+
+def _sizes(spec: TrainingJobSpec) -> Iterator[str]:
+    """Yield what is wrong with elastic sizes; schemas of today refuse it, stored jobs may have it.
+
+    The launcher's range and a growing job both end at spec.nodes.
+    """
+    sizes = spec.elastic.sizes if spec.elastic else ()
+    if sizes and max(sizes) != spec.nodes:
+        yield (
+            f"elastic.sizes must have spec.nodes, {spec.nodes}, as their largest (got "
+            f"{', '.join(map(str, sizes))}); put it first, or change spec.nodes"
+        )
+
+
+def _grace(spec: TrainingJobSpec) -> Iterator[str]:
+    if seconds(spec.checkpoint.grace) > _LONGEST_GRACE_S:
+        yield (
+            f"checkpoint.grace must be at most 24h (got {spec.checkpoint.grace}), because others "
+            "wait so long for the blades; save more often, or in less time"
+        )
+
+
 def _environment(spec: TrainingJobSpec) -> Iterator[str]:
-    refused = set(RESERVED_ENV) | _AGENT_ENV
+    refused = set(RESERVED_ENV) | _SEAT_ENV
     if spec.launcher.type is LauncherType.NONE:
         refused = {name for name in refused if name.startswith("TRAMONTANE_")}
     for container in spec.template["spec"]["containers"]:
@@ -129,9 +231,10 @@ def _patterns(spec: TrainingJobSpec) -> Iterator[str]:
     yield from _pattern("progress.stepPattern", step, "step")
     yield from _pattern("progress.lossPattern", spec.progress.loss_pattern, "loss")
     yield from _pattern("checkpoint.savedPattern", spec.checkpoint.saved_pattern, "step")
+    yield from _pattern("checkpoint.savingPattern", spec.checkpoint.saving_pattern, None)
 
 
-def _pattern(field: str, pattern: str | None, group: str) -> Iterator[str]:
+def _pattern(field: str, pattern: str | None, group: str | None) -> Iterator[str]:
     if not pattern:
         return
     try:
@@ -139,7 +242,7 @@ def _pattern(field: str, pattern: str | None, group: str) -> Iterator[str]:
     except re.error as error:
         yield f'{field} must be a regular expression (got "{pattern}": {error})'
         return
-    if group not in compiled.groupindex:
+    if group is not None and group not in compiled.groupindex:
         yield (
             f'{field} must have a group named {group} (got "{pattern}"); write it as '
             rf"'{group} (?P<{group}>\d+)'"

@@ -1,0 +1,105 @@
+"""Replica groups: one restarts while the others step on."""
+
+from dataclasses import replace
+from typing import Any
+
+from tramontane.api import clock
+from tramontane.api.trainingjob import JobPhase
+from tramontane.controllers.trainingjob.actions import Create
+from tramontane.controllers.trainingjob.groups import Groups
+from tramontane.controllers.trainingjob.observe import World
+from tramontane.controllers.trainingjob.plan import plan
+from tramontane.controllers.trainingjob.progress import Marks
+from tramontane.kube.views import PodView
+from unit.trainingjob.builders import (
+    NOW,
+    a_gang,
+    a_job,
+    a_pod,
+    a_world,
+    after,
+    pods,
+    quarantined,
+    running,
+)
+
+MARKS = Marks(step=50, step_at=NOW, first_step=1, first_step_at=NOW - 50, agent_attempt=1)
+
+
+def grouped(least: int = 1, **given: Any) -> World:
+    """Return a running job of two groups of two, one blade of the second being lost."""
+    job = a_job(
+        running(step=50),
+        launcher={"type": "torchrun", "replicaGroups": 2, "minReplicaGroups": least},
+    )
+    given = {"pods": pods(), "blades": {"b3": quarantined("b3")}, "log_alive": True, **given}
+    return a_world(job, marks=MARKS, **given)
+
+
+def test_seats_fall_into_groups_in_order() -> None:
+    groups = Groups.of(grouped().job.spec, 4)
+
+    assert [groups.of_seat(seat) for seat in range(4)] == [0, 0, 1, 1]
+    assert Groups.of(grouped().job.spec, 5) == Groups(1, 1, 5)
+
+
+def recovered(least: int = 1) -> tuple[World, PodView]:
+    """Return the world in which the lost seat has its new pod, and that pod."""
+    world = grouped(least)
+    first = plan(world)
+    left = tuple(pod for pod in pods() if pod.name != "llama-3")
+    moved = a_gang(world.job, ("b0", "b1", "b2", "b4"), spec=first.gang)
+    world = after(world, first, pods=left, gang=moved, now=NOW + 2)
+    assert plan(world).creates == (Create(3, "b4"),)
+    new = a_pod(3, "b4", 2, creationTimestamp=clock.utc(NOW + 2))
+    return after(world, plan(world), pods=(*left, new), now=NOW + 3), new
+
+
+def test_the_other_group_steps_on() -> None:
+    first = plan(grouped())
+
+    assert [(one.code, one.seats) for one in first.status.incidents] == [("xid-79", (3,))]
+    assert first.status.phase is JobPhase.RUNNING
+    assert first.status.attempt == 2
+    assert first.status.ready == "2/4"  # its neighbour's rank has died with it
+    assert [one.name for one in first.deletes] == ["llama-3"]
+
+    world, _ = recovered()
+    planned = plan(world)
+    # Only the lost seat's own group gets the new epoch.
+    assert [one.name for one in planned.raises] == ["llama-2"]
+    assert planned.status.phase is JobPhase.RUNNING
+
+
+def test_the_incident_ends_when_its_group_is_whole() -> None:
+    world, new = recovered()
+    raised = (*pods(2), a_pod(2, "b2", 2), new)
+
+    whole = plan(replace(world, pods=raised, now=NOW + 5))
+
+    assert [one.running_after for one in whole.status.incidents] == ["6.5s"]
+    assert not any((whole.raises, whole.deletes))
+    assert whole.status.ready == "4/4"
+    # The group that was not touched keeps its epoch: that is no news, and needs no restart.
+    later = plan(after(world, whole, pods=raised, now=NOW + 60))
+    assert not any((later.raises, later.deletes, later.record_first))
+    assert len(later.status.incidents) == 1
+
+
+def test_with_too_few_whole_groups_the_job_recovers() -> None:
+    planned = plan(grouped(least=2))
+
+    assert planned.status.phase is JobPhase.RECOVERING
+
+
+def test_a_second_loss_in_the_other_group_is_another_attempt() -> None:
+    world, new = recovered()
+    raised = (*pods(2), a_pod(2, "b2", 2), new)
+    world = after(world, plan(replace(world, pods=raised)), pods=raised, now=NOW + 60)
+    blades = {**world.blades, "b0": quarantined("b0", "xid-48")}
+
+    planned = plan(replace(world, blades=blades))
+
+    assert planned.status.attempt == 3
+    assert planned.status.incidents[-1].seats == (0,)
+    assert [one.name for one in planned.deletes] == ["llama-0"]
