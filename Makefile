@@ -14,7 +14,7 @@ JOBS ?= 2
 
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help setup binaries demo test lint format unit plane chart generate verify bench check clean
+.PHONY: help setup binaries demo test lint format unit plane sim node chart generate verify bench check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,7 +35,7 @@ binaries: setup ## Build the control plane from Go modules into the cache
 demo: setup ## 1,024 GPUs train, one falls off the bus; SCENARIO=tranche: 64 blades arrive, 5 bad (KEEP=1 leaves it up)
 	@$(BIN)/tramontane lab demo $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(KEEP),--keep)
 
-test: lint unit plane ## Lint, unit tests, and the tests against a real API server
+test: lint unit sim plane ## Lint, unit tests, simulated halls, and the tests against a real API server
 
 lint: setup ## Format, lint rules, types, layers
 	@$(BIN)/ruff format --check .
@@ -51,8 +51,14 @@ format: setup ## Rewrite the code to the house format
 unit: setup ## Pure cores and scripted servers, no cluster
 	@$(BIN)/python -m pytest tests/unit -q -n $(JOBS) --dist worksteal $(ARGS)
 
+sim: setup ## Whole halls on a virtual clock: real shells, weeks of faults, invariants
+	@$(BIN)/python -m pytest tests/sim -q -n $(JOBS) --dist worksteal $(ARGS)
+
 plane: binaries ## Real kube-apiserver, etcd, controller-manager, KWOK
 	@$(BIN)/python -m pytest tests/plane -q -n $(JOBS) --dist worksteal $(ARGS)
+
+node: setup ## Real kubelets with containers, on simulated GPUs (root; skipped where that cannot be)
+	@$(BIN)/python -m pytest tests/node -q $(ARGS)
 
 chart: setup ## Helm: lint, render, refuse bad values
 	@$(BIN)/python -m pytest tests/chart -q $(ARGS)
@@ -68,7 +74,7 @@ verify: generate ## Fail if a generated file is not what its source says
 bench: setup ## Measure the budgets; writes bench/results (10 to 15 minutes)
 	@PYTHONPATH=tests $(BIN)/python -m bench $(ARGS)
 
-check: verify test chart ## What CI runs
+check: verify test node chart ## What CI runs
 
 clean: ## Remove what was made in the checkout (the cache of binaries stays)
 	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist

@@ -15,10 +15,12 @@ from bench import (
     crowd,
     engine,
     explanations,
+    follower,
     foreign,
     kill,
     placement,
     recovery,
+    simulator,
     start,
     waits,
 )
@@ -34,9 +36,11 @@ BENCHES: dict[str, Callable[[], Coroutine[Any, Any, list[Budget]]]] = {
     "agent": agent.run,
     "cold": cold.run,
     "explanations": explanations.run,
+    "follower": follower.run,
     "foreign": foreign.run,
     "crowd": crowd.run,
     "waits": waits.run,
+    "simulator": simulator.run,
 }
 
 

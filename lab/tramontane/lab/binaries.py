@@ -58,6 +58,14 @@ class Binary:
         """Say where the key of the source it was built from is kept."""
         return bin_dir() / ".built" / self.name
 
+    def key(self) -> str:
+        """Name exactly its source: that of its module, and our own where it has some."""
+        if not self.package.startswith("."):
+            return self.module.key()
+        sources = sorted((self.module.folder / self.package).glob("*.go"))
+        digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
+        return f"{self.module.key()}-{digest}"
+
 
 _component = "k8s.io/component-base/version"
 MODULES = {
@@ -70,6 +78,7 @@ MODULES = {
             f"-X {_component}.gitVersion=v{KUBERNETES}"
             f" -X {_component}.gitMajor=1 -X {_component}.gitMinor=35",
         ),
+        Module("coredns", "1.14.7", ""),
         Module("kwok", "0.8.0", "-X sigs.k8s.io/kwok/pkg/consts.Version=v0.8.0"),
         Module("helm", "4.3.1", "-X helm.sh/helm/v4/internal/version.version=v4.3.1"),
         # Without service discovery, which nothing here uses: 1,109 packages instead of 1,350.
@@ -112,6 +121,16 @@ BINARIES = {
         _kubernetes("kube-controller-manager", packages=370, expected_s=45),
         _kubernetes("kube-scheduler", packages=6, expected_s=10),
         _kubernetes("kubectl", "version", "--client", packages=200, expected_s=30, skew=1),
+        _kubernetes("kubelet", packages=260, expected_s=60),
+        Binary(
+            "deviceplugin",
+            MODULES["kubernetes"],
+            "./deviceplugin",
+            ("--version",),
+            lambda _: False,  # what goes by this name elsewhere is not ours
+            packages=5,
+            expected_s=3,
+        ),
         Binary(
             "kwok",
             MODULES["kwok"],
@@ -120,6 +139,15 @@ BINARIES = {
             lambda version: version == (0, 8),
             packages=660,
             expected_s=75,
+        ),
+        Binary(
+            "coredns",
+            MODULES["coredns"],
+            ".",
+            ("-version",),
+            lambda version: version >= (1, 11),
+            packages=420,
+            expected_s=80,
         ),
         Binary(
             "helm",
@@ -142,6 +170,7 @@ BINARIES = {
     )
 }
 
+REAL_NODES = ("kubelet", "deviceplugin", "coredns")
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kwok")
 
 
@@ -165,7 +194,7 @@ def built(binary: Binary) -> Path | None:
     path = bin_dir() / binary.name
     if not (binary.stamp_file.is_file() and os.access(path, os.X_OK)):
         return None
-    return path if binary.stamp_file.read_text() == binary.module.key() else None
+    return path if binary.stamp_file.read_text() == binary.key() else None
 
 
 def _usable(binary: Binary, path: Path) -> bool:

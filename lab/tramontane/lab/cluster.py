@@ -13,10 +13,9 @@ import asyncio
 import contextlib
 import secrets
 import shutil
-import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,16 +27,20 @@ from tramontane.kube.resources import CRDS, NAMESPACES, NODEPOOLS
 from tramontane.lab.controlplane import ControlPlane, NodeTiming, Options, free_ports
 from tramontane.lab.description import Description
 from tramontane.lab.fleet import LABEL_BLOCK, LABEL_GPU, LABEL_RACK, Fleet, Layout
-from tramontane.lab.hall import agent_process, boot_file, state_file
-from tramontane.lab.paths import LabError, cache_dir, crd_dir
+from tramontane.lab.nodes import RealNodes
+from tramontane.lab.nodes.plan import BRIDGE_ADDRESS, plans
+from tramontane.lab.nodes.sweep import sweep
+from tramontane.lab.paths import LabError, crd_dir
 from tramontane.lab.processes import Processes
 from tramontane.lab.remote import Remote
+from tramontane.lab.starting import start_agent, start_python
 
 MANAGER = "tramontane-lab"
 COMPONENTS = {"operator": "tramontane.controllers", "scheduler": "tramontane.scheduler"}
 _READY_S = 60.0
 _BLADES_PER_S = 8  # that become ready, then healthy, on a busy machine
 _POLL_S = 0.1
+_QUICK_BLADES = 32  # simulated ones, whose heartbeats may come each second
 
 
 def pool_of(layout: Layout, name: str = "paris-a") -> dict[str, Any]:
@@ -68,10 +71,28 @@ class Setup:
     components: tuple[str, ...] = tuple(COMPONENTS)
     simulated_agents: bool = True
     real_agents: tuple[str, ...] = ()
+    real_nodes: int = 0  # kubelets with containers, beside the layout's simulated blades
+    dns_cache_s: int = 0  # of real nodes' DNS; most clusters have 30
     namespace: str = SYSTEM_NAMESPACE
     options: Options | None = None
     log_level: str = "info"
     environment: Mapping[str, str] = field(default_factory=dict)  # of the components
+
+    def plane_options(self) -> Options:
+        """Return how the control plane is started."""
+        blades = self.layout.blades
+        if self.options is not None:
+            chosen = self.options
+        elif self.real_nodes and blades <= _QUICK_BLADES:
+            chosen = Options(nodes=NodeTiming.quick())
+        else:
+            chosen = Options(nodes=NodeTiming.for_blades(blades))
+        return replace(chosen, address=BRIDGE_ADDRESS) if self.real_nodes else chosen
+
+    def agents(self) -> tuple[str, ...]:
+        """Return the blades whose agent is a process of its own: all real nodes are among them."""
+        real = (plan.name for plan in plans(self.real_nodes))
+        return (*self.real_agents, *(real if self.simulated_agents else ()))
 
 
 async def apply_crds(client: Client, folder: Path | None = None) -> None:
@@ -114,8 +135,12 @@ class Lab:
         self.folder = folder
         self.setup = setup
         self.processes = Processes(folder, attached=attached)
-        options = setup.options or Options(nodes=NodeTiming.for_blades(setup.layout.blades))
-        self.plane = ControlPlane(folder, options, self.processes)
+        self.plane = ControlPlane(folder, setup.plane_options(), self.processes)
+        self.nodes = RealNodes(
+            folder, self.processes, setup.layout, setup.real_nodes,
+            start_agent=self.start_agent if setup.simulated_agents else None,
+            dns_cache_s=setup.dns_cache_s,
+        )  # fmt: skip
         self.client: Client
         self.fleet: Fleet
         self.description: Description
@@ -128,7 +153,12 @@ class Lab:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop every process, and leave nothing of real nodes on the machine."""
         self.processes.stop()
+        sweep(self.folder)
 
     async def start(self) -> None:
         """Start everything, in order; returns when the pool is healthy if there is one.
@@ -146,12 +176,14 @@ class Lab:
             await self._start()
         except BaseException:
             await self.close()
-            self.processes.stop()
+            self.stop()
             _forget(self.folder)
             raise
 
     async def _start(self) -> None:
         setup = self.setup
+        if setup.real_nodes:
+            self.nodes.prepare()
         await self.plane.start()
         self._say(f"control plane ready in {self.plane.started_in_s:.1f} s: {self.plane.server}")
         self.client = await self._stack.enter_async_context(
@@ -162,7 +194,8 @@ class Lab:
         self.description = Description(
             layout=setup.layout,
             namespace=setup.namespace,
-            real_agents=setup.real_agents,
+            real_agents=setup.agents(),
+            real_nodes=setup.real_nodes,
             simulated_agents=setup.simulated_agents,
             kubelet_port=self.plane.kubelet_port,
             metrics_ports=dict(zip(setup.components, ports, strict=True)),
@@ -179,17 +212,29 @@ class Lab:
             self.start_component(name)
         patience_s = _READY_S + setup.layout.blades / _BLADES_PER_S
         await self.fleet.create()
-        await self.fleet.wait_ready(patience_s)
+        if setup.layout.blades:
+            await self.fleet.wait_ready(patience_s)
+        await self._wait("simulator", self._simulator_answers)
+        await self._start_nodes()
         if setup.pool is not None:  # before, each blade would be taken for a lost one first
             await self.client.apply(NODEPOOLS, setup.pool, manager=MANAGER)
         self._say(f"{setup.layout.blades} blades ready in {time.monotonic() - began:.1f} s")
-        await self._wait("simulator", self._simulator_answers)
-        for name in setup.real_agents:
+        for name in setup.agents():
             self.start_agent(name)
         self.processes.check()
         if setup.pool is not None:
             await self.wait_healthy(str(setup.pool["metadata"]["name"]), patience_s)
             self._say(f"pool healthy {time.monotonic() - began:.1f} s after the first blade")
+
+    async def _start_nodes(self) -> None:
+        """Start the real nodes; the simulator has written their first boot IDs by now."""
+        if not self.setup.real_nodes:
+            return
+        began = time.monotonic()
+        await self.nodes.start(self.plane.kubeconfig_for("kubelets"))
+        await self.nodes.wait_ready(self.client)
+        took_s = time.monotonic() - began
+        self._say(f"{self.setup.real_nodes} real nodes ready in {took_s:.1f} s")
 
     async def close(self) -> None:
         """Close our own connections; the processes live on."""
@@ -211,33 +256,21 @@ class Lab:
 
     def start_agent(self, name: str) -> None:
         """Start a real agent process for a blade, over the simulated NVML library."""
-        from tramontane.lab.nvml import build  # noqa: PLC0415 - needs a C compiler
-
-        library = build(cache_dir())
-        self._python(
-            agent_process(name), "tramontane.health", "--node-name", name,
-            "--nvml-library", str(library), "--namespace", self.setup.namespace,
-            "--boot-id-file", str(boot_file(self.folder, name)),
-            "--metrics-port", "0", "--log-level", self.setup.log_level,
-            TRAMONTANE_NVML_STATE=str(state_file(self.folder, name)),
+        start_agent(
+            self.processes, name, self.setup.namespace,
+            log_level=self.setup.log_level, env=self.setup.environment,
         )  # fmt: skip
 
-    def _python(self, process: str, module: str, *arguments: str, **env: str) -> None:
-        environment = {"KUBECONFIG": str(self.plane.kubeconfig), "PYTHONUNBUFFERED": "1"}
-        self.processes.start(
-            process,
-            [sys.executable, "-P", "-m", module, *arguments],
-            env=environment | dict(self.setup.environment) | env,
-            gentle=True,
-        )
+    def _python(self, process: str, module: str, *arguments: str) -> None:
+        start_python(self.processes, process, module, *arguments, env=self.setup.environment)
 
     async def wait_healthy(self, pool: str, timeout: float = 180.0) -> None:
-        """Return when as many blades of the pool are Healthy as the layout has.
+        """Return when as many blades of the pool are Healthy as the lab has.
 
         Raises:
             LabError: a process ended, or it took too long.
         """
-        wanted = self.setup.layout.blades
+        wanted = self.setup.layout.blades + self.setup.real_nodes
 
         async def healthy() -> bool:
             status = (await self.client.get(NODEPOOLS, pool)).get("status", {})
@@ -269,13 +302,14 @@ def down(folder: Path) -> int:
     processes = Processes.load(folder)
     count = len(processes.running())
     processes.stop()
+    sweep(folder)
     _forget(folder)
     return count
 
 
 def _forget(folder: Path) -> None:
     """Remove a stopped lab's data and keys; its logs stay."""
-    for name in ("etcd", "keys", "nvml"):
+    for name in ("etcd", "keys", "nvml", "nodes"):
         shutil.rmtree(folder / name, ignore_errors=True)
     for name in ("kubeconfig", "lab.json", "processes.json", "kwok.yaml"):
         (folder / name).unlink(missing_ok=True)

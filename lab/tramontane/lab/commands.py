@@ -43,22 +43,39 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
 
 @click.group()
 def lab() -> None:
-    """Run a real control plane with simulated blades on this machine."""
+    """Run a real control plane with simulated blades, and a few real nodes, on this machine."""
 
 
 @lab.command()
 @click.option("--all", "everything", is_flag=True, help="Also kubectl, kube-scheduler and helm.")
-def build(*, everything: bool) -> None:
+@click.option("--real-nodes", is_flag=True, help="Also what real nodes run: kubelet, CoreDNS.")
+def build(*, everything: bool, real_nodes: bool) -> None:
     """Build the control plane's programs into the cache (minutes, once)."""
-    from tramontane.lab.binaries import BINARIES, CONTROL_PLANE, ensure  # noqa: PLC0415
+    from tramontane.lab.binaries import (  # noqa: PLC0415
+        BINARIES,
+        CONTROL_PLANE,
+        REAL_NODES,
+        ensure,
+    )
 
-    for name, path in ensure(tuple(BINARIES) if everything else CONTROL_PLANE).items():
+    chosen = (*CONTROL_PLANE, *(REAL_NODES if real_nodes else ()))
+    for name, path in ensure(tuple(BINARIES) if everything else chosen).items():
         click.echo(f"{name:24} {path}")
 
 
 @lab.command()
 @_folder
-@click.option("--blades", type=click.IntRange(1, 20_000), default=136, show_default=True)
+@click.option("--blades", type=click.IntRange(0, 20_000), default=136, show_default=True)
+@click.option(
+    "--real-nodes",
+    type=click.IntRange(0, 16),
+    default=0,
+    show_default=True,
+    help="Also so many real kubelets with containers, real-0001 and so on (as root).",
+)
+@click.option(
+    "--gpus", type=click.IntRange(1, 16), default=8, show_default=True, help="GPUs per blade."
+)
 @click.option("--rack", type=click.Choice(["8", "16"]), default="16", show_default=True)
 @click.option(
     "--real-agents",
@@ -77,6 +94,8 @@ def up(
     *,
     folder: Path,
     blades: int,
+    real_nodes: int,
+    gpus: int,
     rack: str,
     real_agents: str,
     pool: Path | None,
@@ -86,17 +105,23 @@ def up(
     """Start a cluster that stays up until `tramontane lab down`."""
     import yaml  # noqa: PLC0415
 
-    from tramontane.lab.binaries import ensure  # noqa: PLC0415
+    from tramontane.lab.binaries import CONTROL_PLANE, REAL_NODES, ensure  # noqa: PLC0415
     from tramontane.lab.cluster import COMPONENTS, Lab, Setup, pool_of  # noqa: PLC0415
     from tramontane.lab.fleet import Layout  # noqa: PLC0415
+    from tramontane.lab.nodes.plan import node_name  # noqa: PLC0415
 
-    layout = Layout(blades=blades, rack=int(rack))
+    if not blades and not real_nodes:
+        raise click.BadParameter(
+            "must be at least 1 (got 0), or use --real-nodes", param_hint="--blades"
+        )
+    layout = Layout(blades=blades, rack=int(rack), gpus=gpus)
     chosen = yaml.safe_load(pool.read_text()) if pool else pool_of(layout)
     real = tuple(name.strip() for name in real_agents.split(",") if name.strip())
     if unknown := set(real) - set(layout.names()):
         names = list(layout.names())
+        known = f"among {names[0]} to {names[-1]}" if names else "none, without simulated blades"
         raise click.BadParameter(
-            f"must be among {names[0]} to {names[-1]} (got {', '.join(sorted(unknown))})",
+            f"must be {known} (got {', '.join(sorted(unknown))})",
             param_hint="--real-agents",
         )
     setup = Setup(
@@ -105,8 +130,9 @@ def up(
         components=() if no_components else tuple(COMPONENTS),
         simulated_agents=not no_components,  # without blades they would only ask for them
         real_agents=real,
+        real_nodes=real_nodes,
     )
-    ensure()
+    ensure((*CONTROL_PLANE, *(REAL_NODES if real_nodes else ())))
 
     async def start() -> None:
         cluster = Lab(folder, setup, attached=False, say=click.echo)
@@ -115,10 +141,13 @@ def up(
 
     _run(start())
     where = "" if folder == state_dir() else f" --dir {folder}"
+    first = next(iter(layout.names()), node_name(1))
+    power = f"tramontane lab power off {node_name(1)}{where}\n" if real_nodes else ""
     click.echo(
         f"\nexport KUBECONFIG={folder / 'kubeconfig'}\n"
         f"tramontane lab status{where}\n"
-        f"tramontane lab inject gpu-0001 gpu-lost --gpu 3{where}\n"
+        f"tramontane lab inject {first} gpu-lost --gpu 3{where}\n"
+        f"{power}"
         f"tramontane lab down{where}"
     )
 
@@ -268,3 +297,28 @@ def clear(*, folder: Path, blade: str) -> None:
         click.echo(f"{blade}: {', '.join(had)} cleared" if had else f"{blade}: had no fault")
 
     _run(said())
+
+
+@lab.command()
+@_folder
+@click.argument("state", type=click.Choice(["off", "on"]))
+@click.argument("node")
+def power(*, folder: Path, state: str, node: str) -> None:
+    """Cut a real NODE's power, so that its peers notice nothing, or give it back."""
+    from tramontane.lab.starting import real_nodes  # noqa: PLC0415
+
+    nodes = real_nodes(folder)
+    _run(nodes.power_on(node) if state == "on" else nodes.power_off(node))
+    click.echo(f"{node}: {'boots' if state == 'on' else 'has no power'}")
+
+
+@lab.command()
+@_folder
+@click.argument("state", type=click.Choice(["down", "up"]))
+@click.argument("node")
+def link(*, folder: Path, state: str, node: str) -> None:
+    """Pull a real NODE's network cable, or plug it in; what runs there runs on."""
+    from tramontane.lab.starting import real_nodes  # noqa: PLC0415
+
+    _run(real_nodes(folder).link(node, up=state == "up"))
+    click.echo(f"{node}: link {state}")

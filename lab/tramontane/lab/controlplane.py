@@ -1,6 +1,7 @@
 """A real Kubernetes on this machine: etcd, kube-apiserver, kube-controller-manager, KWOK.
 
-No container runtime, no root, loopback only. As a context manager it lives as long as the
+No container runtime, no root, loopback only (`Options.address` says otherwise where real nodes
+are beside it). As a context manager it lives as long as the
 block and leaves nothing behind, whatever ends the block:
 
     async with ControlPlane(folder) as plane:
@@ -31,6 +32,7 @@ from tramontane.lab.paths import LabError
 from tramontane.lab.processes import Processes
 
 ADMIN = "admin"
+LOOPBACK = "127.0.0.1"
 _USERS = {
     ADMIN: ("system:masters",),
     "kubelets": ("system:masters",),
@@ -101,14 +103,15 @@ class Options:
     feature_gates: Mapping[str, bool] = field(default_factory=dict)
     runtime_config: tuple[str, ...] = ()
     audit_log: bool = False
+    address: str = LOOPBACK  # where the API server answers; pods of real nodes need another one
 
 
-def free_ports(count: int) -> list[int]:
-    """Return loopback ports that nobody listens on just now."""
+def free_ports(count: int, address: str = LOOPBACK) -> list[int]:
+    """Return ports that nobody listens on just now; they are loopback's unless said otherwise."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
-            one.bind(("127.0.0.1", 0))
+            one.bind((address, 0))
         return [one.getsockname()[1] for one in sockets]
 
 
@@ -154,9 +157,10 @@ class ControlPlane:
         for stale in ("etcd", "keys", *(f"logs/{name}.log" for name in _NAMES)):
             path = self.folder / stale
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        self.keys = make_keys(self.folder / "keys", _USERS)
-        etcd, peer, api, self.kubelet_port = free_ports(4)
-        self.server = f"https://127.0.0.1:{api}"
+        self.keys = make_keys(self.folder / "keys", _USERS, self.options.address)
+        etcd, peer, self.kubelet_port = free_ports(3)
+        (api,) = free_ports(1, self.options.address)
+        self.server = f"https://{self.options.address}:{api}"
         self._kubeconfig(ADMIN, self.kubeconfig)
         try:
             self._start_etcd(paths["etcd"], etcd, peer)
@@ -208,7 +212,8 @@ class ControlPlane:
         options = self.options
         argv: list[str | Path] = [
             path, f"--etcd-servers=http://127.0.0.1:{etcd}",
-            "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", f"--secure-port={port}",
+            f"--bind-address={options.address}", f"--advertise-address={options.address}",
+            f"--secure-port={port}",
             f"--tls-cert-file={self.keys.cert}", f"--tls-private-key-file={self.keys.key}",
             f"--cert-dir={self.folder / 'keys'}",
             f"--token-auth-file={self.keys.tokens}", "--authorization-mode=RBAC",

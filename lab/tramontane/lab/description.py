@@ -19,6 +19,7 @@ class Description:
     layout: Layout
     namespace: str = SYSTEM_NAMESPACE
     real_agents: tuple[str, ...] = ()
+    real_nodes: int = 0
     simulated_agents: bool = True
     kubelet_port: int = 0
     metrics_ports: dict[str, int] = field(default_factory=dict)  # by process

@@ -178,5 +178,5 @@ def _build_module(
         for binary in binaries:
             (Path(folder) / binary.name).replace(bin_dir() / binary.name)
             binary.stamp_file.parent.mkdir(exist_ok=True)
-            binary.stamp_file.write_text(module.key())
+            binary.stamp_file.write_text(binary.key())
     return expected

@@ -1,26 +1,44 @@
 """Train every TrainingJob's gang that runs on simulated blades.
 
-One asyncio task per job looks at the job's pods, moves its training on (`training.advance`) and
-writes what rank 0 prints into that pod's log. The last checkpoint lives here, per job uid, as
-on a file system that outlives the pods.
+One asyncio task per job looks at the job's pods, moves its training on (`training.advance`),
+writes what the ranks and their agents print into the pods' logs, and ends the containers of ranks
+that have ended. The last checkpoint lives here, per job uid, as on a file system that outlives the
+pods.
 """
 
 import asyncio
 import contextlib
+import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from tramontane.api import clock
-from tramontane.api.names import ANNOTATION_EPOCH, LABEL_JOB, LABEL_SEAT, TRAINER_CONTAINER
+from tramontane.api.names import (
+    ANNOTATION_DRAIN,
+    ANNOTATION_EPOCH,
+    LABEL_JOB,
+    LABEL_SEAT,
+    TRAINER_CONTAINER,
+)
 from tramontane.kube.client import ApiError, Client, NotFound
 from tramontane.kube.informer import Informer
 from tramontane.kube.resources import GANGS, PODS
-from tramontane.lab.logs import PodLog
-from tramontane.lab.training import Pace, Phase, Rank, Training, advance, after_exit
+from tramontane.lab.faults import KINDS
+from tramontane.lab.logs import NoAnswer, PodLog
+from tramontane.lab.pace import Pace
+from tramontane.lab.ranks import BACKOFF_S, WAIT_S, Rank
+from tramontane.lab.training import Exit, Line, Training, advance
+
+log = logging.getLogger(__name__)
 
 _ENV_NODES = "TRAMONTANE_NODES"
+_ENV_WAIT = "TRAMONTANE_AGENT_WAIT_S"
+_ENV_BACKOFF = "TRAMONTANE_AGENT_BACKOFF_S"
+_AGENT_FILE = "rankagent.py"
+# What ranks on a blade without power would say, if they could.
+_DARK = frozenset(kind.trouble for kind in KINDS.values() if kind.power)
 _SETTLE_S = 0.05  # pods change in crowds; look once
 _RESTART_S = 1.0  # what a kubelet takes for the first restart of a container
 
@@ -38,14 +56,32 @@ class TrainerPod:
     node: str
     phase: str
     deleting: bool
-    epoch: str
+    epoch: int
+    drain: int
     restarts: int
+    agent: bool  # the rank agent is PID 1
     env: Mapping[str, str] = field(repr=False)
 
     @property
     def job_key(self) -> str:
         """The job's namespace and name."""
         return f"{self.namespace}/{self.job}"
+
+    def rank(self, trouble: str) -> Rank:
+        """Return the pod as a rank; `trouble` is what its blade makes ranks die of."""
+        return Rank(
+            seat=self.seat,
+            life=f"{self.uid}/{self.restarts}",
+            epoch=self.epoch,
+            up=self.phase == "Running",
+            dark=trouble in _DARK,
+            trouble=trouble,
+            drain=self.drain,
+            leaving=self.deleting,
+            agent=self.agent,
+            wait_s=float(self.env.get(_ENV_WAIT, WAIT_S)),
+            backoff_s=float(self.env.get(_ENV_BACKOFF, BACKOFF_S)),
+        )
 
 
 def trainer_container(spec: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -59,26 +95,32 @@ def decode_trainer(raw: Mapping[str, Any]) -> TrainerPod:
     """Read one pod of a job."""
     meta, spec, status = raw["metadata"], raw["spec"], raw.get("status", {})
     owners = meta.get("ownerReferences") or [{}]
-    env = trainer_container(spec).get("env", ())
-    seat = meta["labels"].get(LABEL_SEAT, "0")
+    trainer = trainer_container(spec)
+    annotations = meta.get("annotations", {})
     return TrainerPod(
         namespace=meta["namespace"],
         name=meta["name"],
         uid=meta["uid"],
         job=meta["labels"][LABEL_JOB],
         job_uid=owners[0].get("uid", f"{meta['namespace']}/{meta['labels'][LABEL_JOB]}"),
-        seat=int(seat) if seat.isdecimal() else 0,
+        seat=_number(meta["labels"].get(LABEL_SEAT)),
         node=spec.get("nodeName", ""),
         phase=status.get("phase", "Pending"),
         deleting="deletionTimestamp" in meta,
-        epoch=meta.get("annotations", {}).get(ANNOTATION_EPOCH, ""),
+        epoch=_number(annotations.get(ANNOTATION_EPOCH)),
+        drain=_number(annotations.get(ANNOTATION_DRAIN)),
         restarts=sum(one.get("restartCount", 0) for one in status.get("containerStatuses", ())),
+        agent=any(word.endswith(f"/{_AGENT_FILE}") for word in trainer.get("command") or ()),
         env={
             entry["name"]: entry["value"]
-            for entry in env
+            for entry in trainer.get("env", ())
             if entry["name"].startswith("TRAMONTANE_") and "value" in entry
         },
     )
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text and text.isdecimal() else 0
 
 
 def decode_size(raw: Mapping[str, Any]) -> int:
@@ -91,13 +133,19 @@ class Jobs:
     """All jobs of one cluster, and the logs of their pods."""
 
     def __init__(
-        self, client: Client, now: Callable[[], float], trouble: Callable[[str], str]
+        self,
+        client: Client,
+        now: Callable[[], float],
+        trouble: Callable[[str], str],
+        *,
+        real_nodes: Collection[str] = (),
     ) -> None:
         self._client = client
         self._now = now
+        self._real_nodes = frozenset(real_nodes)  # their pods train by themselves
         self._trouble = trouble  # of a blade: what its ranks die of, or ""
         self._pods = Informer(client, PODS, decode_trainer, label_selector=LABEL_JOB)
-        self._pods.add_index("job", lambda pod: (pod.job_key,))
+        self._pods.add_index("job", lambda pod: (pod.job_key,) if self._plays(pod) else ())
         self._pods.add_listener(self._pod_changed)
         self._gangs = Informer(client, GANGS, decode_size)
         self._gangs.add_listener(lambda key, _old, _new: self._wake(key))
@@ -122,8 +170,15 @@ class Jobs:
         await self._gangs.wait_synced()
 
     def log_of(self, namespace: str, name: str) -> PodLog | None:
-        """Return the log of a job's pod."""
-        found = self._logs.get(f"{namespace}/{name}")
+        """Return the log of a job's pod.
+
+        Raises:
+            NoAnswer: its blade has no power.
+        """
+        key = f"{namespace}/{name}"
+        found, pod = self._logs.get(key), self._pods.cache.get(key)
+        if found and pod and self._trouble(pod.node) in _DARK:
+            raise NoAnswer(f"blade {pod.node} has no power")
         return found[1] if found else None
 
     def blade_changed(self) -> None:
@@ -131,7 +186,12 @@ class Jobs:
         for wake in self._wakes.values():
             wake.set()
 
+    def _plays(self, pod: TrainerPod) -> bool:
+        return pod.node not in self._real_nodes
+
     def _pod_changed(self, key: str, old: TrainerPod | None, new: TrainerPod | None) -> None:
+        if new and not self._plays(new):
+            new = None
         if old and (new is None or new.uid != old.uid) and (log := self._logs.pop(key, None)):
             log[1].end()
         if new and key not in self._logs:
@@ -149,55 +209,52 @@ class Jobs:
     async def _train(self, job: str) -> None:
         """Train one job until it has no pods any more."""
         wake = self._wakes[job]
-        said: set[str] = set()
+        ending: set[asyncio.Task[None]] = set()
         while pods := self._pods.by_index("job", job):
             wake.clear()
             uid = pods[0].job_uid
-            pace = Pace.of(pods[0].env)
-            ranks = [self._rank(pod, said) for pod in pods]
+            ranks = [pod.rank(self._trouble(pod.node)) for pod in pods]
             before = self._checkpoints.get(uid, Training())
-            training, lines = advance(before, ranks, self._size(job, pods), pace, self._now())
-            self._checkpoints[uid] = training
-            self._print(pods, lines)
-            if training.phase is Phase.ENDED and before.phase is not Phase.ENDED:
-                await self._end(pods, pace.exit_code)
-                if pace.exit_code:
-                    self._checkpoints[uid] = after_exit(training)
-            pause = training.due - self._now()
+            moved = advance(before, ranks, self._size(job, pods), self._pace(pods[0]), self._now())
+            self._checkpoints[uid] = moved.training
+            self._print(pods, moved.lines)
+            if moved.exits:
+                task = asyncio.create_task(self._end(pods, moved.exits))
+                ending.add(task)
+                task.add_done_callback(ending.discard)
+            pause = moved.training.due - self._now()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(wake.wait(), None if pause == math.inf else max(0, pause))
                 await asyncio.sleep(_SETTLE_S)
+        await asyncio.gather(*ending)
         del self._tasks[job], self._wakes[job]
+
+    def _pace(self, pod: TrainerPod) -> Pace:
+        """Return how the job trains; as usual where its knobs cannot be read."""
+        try:
+            return Pace.of(pod.env)
+        except ValueError as error:
+            log.warning("reading knobs failed job=%s error=%r", pod.job_key, str(error))
+            return Pace()
 
     def _size(self, job: str, pods: list[TrainerPod]) -> int:
         """Return how many ranks the job has now: its gang knows, else its pods do."""
         return self._gangs.cache.get(job) or int(pods[0].env.get(_ENV_NODES, len(pods)))
 
-    def _rank(self, pod: TrainerPod, said: set[str]) -> Rank:
-        """Look at one pod as a rank; its own log gets the last words of a rank that died."""
-        trouble = self._trouble(pod.node)
-        life = f"{pod.uid}/{pod.restarts}"
-        up = pod.phase == "Running" and not pod.deleting
-        if trouble and up and life not in said and (log := self.log_of(pod.namespace, pod.name)):
-            said.add(life)
-            log.write(self._now(), f"rank {pod.seat}: {trouble}")
-        return Rank(pod.seat, life, pod.epoch, up and not trouble, trouble)
+    def _print(self, pods: list[TrainerPod], lines: tuple[Line, ...]) -> None:
+        logs = {pod.seat: self._logs.get(f"{pod.namespace}/{pod.name}") for pod in pods}
+        for seat, text in lines:
+            if found := logs.get(seat):
+                found[1].write(self._now(), text)
 
-    def _print(self, pods: list[TrainerPod], lines: tuple[str, ...]) -> None:
-        first = next((pod for pod in pods if pod.seat == 0 and not pod.deleting), None)
-        log = self.log_of(first.namespace, first.name) if first else None
-        if log:
-            for line in lines:
-                log.write(self._now(), line)
-
-    async def _end(self, pods: list[TrainerPod], code: int) -> None:
-        """Let the ranks' containers end: all of them well, or rank 0 with `code`."""
-        ending = [pod for pod in pods if code == 0 or pod.seat == 0]
-        if code:
+    async def _end(self, pods: list[TrainerPod], exits: tuple[Exit, ...]) -> None:
+        """Let the containers of these ranks end, as their kubelets would see it."""
+        by_seat = {pod.seat: pod for pod in pods}
+        if any(code and not by_seat[seat].agent for seat, code in exits):
             await asyncio.sleep(_RESTART_S)
         async with asyncio.TaskGroup() as group:
-            for pod in ending:
-                group.create_task(self._end_pod(pod, code))
+            for seat, code in exits:
+                group.create_task(self._end_pod(by_seat[seat], code))
 
     async def _end_pod(self, pod: TrainerPod, code: int) -> None:
         try:

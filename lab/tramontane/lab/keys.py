@@ -72,8 +72,11 @@ def _builder(subject: str, issuer: str, key: ec.EllipticCurvePublicKey) -> x509.
     )
 
 
-def make_keys(folder: Path, users: Mapping[str, Sequence[str]]) -> Keys:
-    """Make all keys of a lab in `folder`; `users` maps names to groups."""
+def make_keys(folder: Path, users: Mapping[str, Sequence[str]], address: str = "127.0.0.1") -> Keys:
+    """Make all keys of a lab in `folder`; `users` maps names to groups.
+
+    The serving certificate is good for loopback and for `address`.
+    """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     ca_key = ec.generate_private_key(ec.SECP256R1())
     ca = (
@@ -84,11 +87,11 @@ def make_keys(folder: Path, users: Mapping[str, Sequence[str]]) -> Keys:
         .sign(ca_key, hashes.SHA256())
     )
     key = ec.generate_private_key(ec.SECP256R1())
+    addresses = dict.fromkeys(("127.0.0.1", "10.96.0.1", address))
     names: list[x509.GeneralName] = [
         x509.DNSName("localhost"),
         x509.DNSName("kubernetes.default.svc"),
-        x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
-        x509.IPAddress(ipaddress.ip_address("10.96.0.1")),
+        *(x509.IPAddress(ipaddress.ip_address(one)) for one in addresses),
     ]
     cert = (
         _builder("localhost", "tramontane-lab", key.public_key())

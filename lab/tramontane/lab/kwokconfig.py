@@ -199,7 +199,11 @@ def kwok_config(timing: PodTiming) -> str:
         _stage(
             "pod-gone",
             "Pod",
-            [_has(".metadata.deletionTimestamp", "Exists")],
+            [
+                _has(".metadata.deletionTimestamp", "Exists"),
+                # Its end shows once more as a change: the next pod of that name is not meant.
+                _has(".metadata.deletionGracePeriodSeconds", "NotIn", "0"),
+            ],
             {"delete": True},
             timing.terminate_ms,
         ),

@@ -14,8 +14,13 @@ from itertools import islice
 from aiohttp import web
 
 from tramontane.api import clock
+from tramontane.lab.paths import LabError
 
 _KEPT_LINES = 20_000
+
+
+class NoAnswer(LabError):  # noqa: N818 - named for the finding
+    """Nobody answers on the pod's node."""
 
 
 @dataclass(slots=True)
@@ -85,7 +90,7 @@ class Window:
 
 
 class LogServer:
-    """The kubelet endpoint: answers for every pod that `find` knows."""
+    """The kubelet endpoint: answers for every pod that `find` knows, 503 where it says NoAnswer."""
 
     def __init__(self, find: Callable[[str, str], PodLog | None], now: Callable[[], float]) -> None:
         self._find = find
@@ -97,7 +102,10 @@ class LogServer:
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         namespace, pod = request.match_info["namespace"], request.match_info["pod"]
-        log = self._find(namespace, pod)
+        try:
+            log = self._find(namespace, pod)
+        except NoAnswer as error:
+            raise web.HTTPServiceUnavailable(text=str(error)) from error
         if log is None:
             raise web.HTTPNotFound(text=f"pod {namespace}/{pod} does not run here")
         window = Window.of(request.query, self._now())

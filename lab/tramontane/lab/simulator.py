@@ -27,11 +27,12 @@ from tramontane.api.errors import InvalidValue
 from tramontane.kube.client import Client
 from tramontane.lab.agents import SimulatedAgents
 from tramontane.lab.description import Description
-from tramontane.lab.faults import parse_fault
+from tramontane.lab.faults import KINDS, parse_fault
 from tramontane.lab.fleet import Fleet
 from tramontane.lab.hall import Agent, Hall, ProcessAgent
 from tramontane.lab.jobs import Jobs
 from tramontane.lab.logs import LogServer, PodLog
+from tramontane.lab.nodes.plan import plans
 from tramontane.lab.paths import LabError
 from tramontane.lab.works import Works
 
@@ -59,8 +60,9 @@ class Simulator:
         }
         agents |= self._simulated.agents
         self.hall = Hall(fleet, agents)
-        self.jobs = Jobs(client, time.time, self.hall.trouble)
-        self.works = Works(client, self.hall)
+        self._real_nodes = frozenset(plan.name for plan in plans(description.real_nodes))
+        self.jobs = Jobs(client, time.time, self.hall.trouble, real_nodes=self._real_nodes)
+        self.works = Works(client, self.hall, real_nodes=self._real_nodes)
         self.hall.changed = self.jobs.blade_changed
         self._stack = AsyncExitStack()
 
@@ -128,6 +130,11 @@ class Simulator:
         body = await request.json()
         fault = parse_fault(body["fault"], int(body["gpu"]), self._description.layout.gpus)
         name = request.match_info["name"]
+        if KINDS[fault.kind].power and name in self._real_nodes:
+            raise LabError(
+                f"blade {name}: a real node's power must be cut by `tramontane lab power off"
+                f" {name}` (got the fault {fault}, which simulated nodes have)"
+            )
         await self.hall.inject(name, fault)
         log.info("fault injected blade=%s fault=%r gpu=%d", name, str(fault), fault.gpu)
         return web.json_response({})

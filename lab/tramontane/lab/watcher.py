@@ -106,7 +106,10 @@ class Watcher:
         job = self.jobs.cache.get(pod.job)
         if job is None or job["metadata"].get("deletionTimestamp") or job["spec"].get("suspend"):
             return
-        if job.get("status", {}).get("phase") in {"Succeeded", "Failed", "Suspended"}:
+        status = job.get("status", {})
+        if status.get("phase") in {"Succeeded", "Failed", "Suspended"}:
+            return
+        if status.get("handshake", {}).get("why") == "Resize":
             return
         self.removed.append(pod)
 

@@ -9,7 +9,7 @@ another boot. On a blade without power nothing ends.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -99,8 +99,10 @@ class Works:
         hall: Hall,
         pace: Pace | None = None,
         now: Callable[[], float] = time.time,
+        real_nodes: Collection[str] = (),
     ) -> None:
         self._client = client
+        self._real_nodes = frozenset(real_nodes)  # their pods work, and end, by themselves
         self._hall = hall
         self._pace = pace or Pace()
         self._now = now
@@ -133,7 +135,7 @@ class Works:
             self._begun.discard(old.uid)
             if (printed := self._logs.pop(key, None)) is not None:
                 printed.end()
-        if new is None:
+        if new is None or new.node in self._real_nodes:
             return
         self._logs.setdefault(key, PodLog())
         if not new.running or new.uid in self._begun:

@@ -34,7 +34,7 @@ _MEMBERS = {
     ),
     "simulate": (
         "tramontane.cli.queue:simulate",
-        "Say where a job would go if it were submitted now, and when.",
+        "Say where a job would go if it were submitted now; or play a whole hall.",
     ),
     "snapshot": (
         "tramontane.cli.queue:snapshot",

@@ -58,6 +58,29 @@ class Asking(click.Command):
             raise Unanswered(str(error)) from error
 
 
+class AskingGroup(click.Group):
+    """The same, with further commands beneath it that are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands beneath it."""
+        return sorted({*super().list_commands(ctx), "fleet"})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return one of them."""
+        if cmd_name != "fleet":
+            return super().get_command(ctx, cmd_name)
+        from tramontane.cli.fleet import fleet  # noqa: PLC0415
+
+        return fleet
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, or the one beneath it."""
+        try:
+            return super().invoke(ctx)
+        except TramontaneError as error:
+            raise Unanswered(str(error)) from error
+
+
 @click.command(cls=Asking)
 @click.argument("name", metavar="GANG_OR_JOB")
 @namespace
@@ -80,26 +103,37 @@ def why(
     raise SystemExit(0 if answer.placed else WAITS)
 
 
-@click.command(cls=Asking)
+@click.group(cls=AskingGroup, invoke_without_command=True)
 @click.option(
     "-f",
     "--filename",
     "manifest",
     type=click.File("r"),
-    required=True,
     help="File with one TrainingJob or Gang that need not exist; - reads standard input.",
 )
 @namespace
 @saved
 @options.kubeconfig
 @output
+@click.pass_context
 def simulate(
-    *, manifest: Any, namespace: str | None, path: Path | None, kubeconfig: Path | None, output: str
+    ctx: click.Context,
+    *,
+    manifest: Any,
+    namespace: str | None,
+    path: Path | None,
+    kubeconfig: Path | None,
+    output: str,
 ) -> None:
     """Say where a job would go if it were submitted now, or why it would wait.
 
-    Also who would give way to it, and who would wait longer because of it.
+    Also who would give way to it, and who would wait longer because of it. `simulate fleet` plays
+    a hall for weeks instead, and needs no cluster.
     """
+    if ctx.invoked_subcommand is not None:
+        return
+    if manifest is None:
+        raise click.MissingParameter(ctx=ctx, param=ctx.command.params[0])
     from tramontane.cli import queueask, queuejob, queueview  # noqa: PLC0415
 
     submitted = queuejob.read(manifest.read(), manifest.name, namespace)

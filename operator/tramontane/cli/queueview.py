@@ -94,8 +94,16 @@ def _reason(answer: Answer) -> list[tuple[str, str]]:
     if outcome.reserved_s is not None and not answer.placed:
         pairs.append(("At the latest", f"{_when(outcome.reserved_s, now_s)}, by others' limits"))
     if outcome.advised_size:
-        pairs.append(("Could grow", f"to {outcome.advised_size} seats, at its next checkpoint"))
+        pairs.append(("Better size", _better(answer)))
     return pairs
+
+
+def _better(answer: Answer) -> str:
+    """Return the size that serves a placed gang better, and why."""
+    size, placement = answer.outcome.advised_size, answer.outcome.placement
+    smaller = placement is not None and size < answer.gang.size_of(len(placement.seats))
+    why = "without its lost seats" if smaller else "which there is room for"
+    return f"{size} seats, {why}"
 
 
 def _place(answer: Answer) -> list[tuple[str, str]]:

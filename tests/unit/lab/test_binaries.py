@@ -9,6 +9,7 @@ import pytest
 
 from tramontane.lab import binaries, gobuild
 from tramontane.lab.binaries import BINARIES, parse_version
+from tramontane.lab.paths import GO_MODULES
 
 
 @pytest.fixture
@@ -144,15 +145,35 @@ def test_without_go_it_says_what_to_do() -> None:
 
 def test_every_go_module_names_its_commands() -> None:
     for binary in BINARIES.values():
-        tools = (binary.module.folder / "tools.go").read_text()
-        assert f'"{binary.package}"' in tools
         assert binary.module.version in (binary.module.folder / "go.mod").read_text()
+        if binary.package.startswith("."):
+            assert "package main" in (binary.module.folder / binary.package / "main.go").read_text()
+        else:
+            assert f'"{binary.package}"' in (binary.module.folder / "tools.go").read_text()
+
+
+def test_a_change_of_our_own_source_is_built_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = BINARIES["deviceplugin"]
+    before, module = ours.key(), ours.module.key()
+    shutil.copytree(ours.module.folder, tmp_path / ours.module.name)
+    monkeypatch.setattr(binaries, "GO_MODULES", tmp_path)
+    assert ours.key() == before
+    (ours.module.folder / "deviceplugin" / "main.go").write_text("package main // another")
+    assert ours.key() != before
+    assert ours.module.key() == module, "the rest of the module is not built again for that"
+
+
+def test_what_is_not_ours_is_named_by_its_module() -> None:
+    assert BINARIES["kubelet"].key() == BINARIES["kube-apiserver"].key()
+    assert BINARIES["deviceplugin"].key().startswith(BINARIES["kubelet"].key())
 
 
 def test_go_formats_its_files() -> None:
     gofmt = shutil.which("gofmt")
     if gofmt is None:
         return
-    files = [str(binary.module.folder / "tools.go") for binary in BINARIES.values()]
+    files = [str(path) for path in GO_MODULES.rglob("*.go")]
     done = subprocess.run([gofmt, "-l", *files], capture_output=True, text=True, check=True)
     assert done.stdout == ""

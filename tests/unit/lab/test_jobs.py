@@ -1,10 +1,12 @@
 """Pods of a job are read as ranks; containers end as a kubelet would end them."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tramontane.lab.jobs import decode_size, decode_trainer, ended_status
+from tramontane.lab.ranks import Rank
 
 NOW = "2026-11-24T15:00:00Z"
 
@@ -54,7 +56,8 @@ def test_a_pod_is_read_as_a_rank() -> None:
         17,
         "gpu-0017",
     )
-    assert (found.phase, found.deleting, found.epoch, found.restarts) == ("Running", False, "4", 2)
+    assert (found.phase, found.deleting, found.epoch, found.restarts) == ("Running", False, 4, 2)
+    assert (found.drain, found.agent) == (0, False)
     assert found.env == {"TRAMONTANE_NODES": "128"}
 
 
@@ -63,8 +66,37 @@ def test_a_pod_that_nobody_owns_and_nobody_annotated_is_read_too() -> None:
     bare["metadata"]["labels"] = {"tramontane.dev/job": "llama"}
     del bare["status"]
     found = decode_trainer(bare)
-    assert (found.job_uid, found.seat, found.epoch) == ("ml/llama", 0, "")
+    assert (found.job_uid, found.seat, found.epoch) == ("ml/llama", 0, 0)
     assert (found.phase, found.deleting, found.restarts) == ("Pending", True, 0)
+
+
+def test_the_agent_is_seen_with_what_it_was_given() -> None:
+    raw = pod(annotations={"tramontane.dev/epoch": "4", "tramontane.dev/drain": "3"})
+    trainer = raw["spec"]["containers"][1]
+    trainer["command"] = ["python3", "/tramontane/agent/rankagent.py", "torchrun", "train.py"]
+    trainer["env"] += [
+        {"name": "TRAMONTANE_AGENT_WAIT_S", "value": "75"},
+        {"name": "TRAMONTANE_AGENT_BACKOFF_S", "value": "5"},
+    ]
+    rank = decode_trainer(raw).rank("")
+    assert rank == Rank(17, "u-1/2", epoch=4, drain=3, agent=True, wait_s=75.0, backoff_s=5.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "trouble", "seen"),
+    [
+        pytest.param({}, "", {"up": True}, id="well"),
+        pytest.param({"phase": "Pending"}, "", {"up": False}, id="not-yet"),
+        pytest.param({"deleting": True}, "", {"up": True, "leaving": True}, id="on-its-way"),
+        pytest.param({}, "no route to host", {"dark": True}, id="no-power"),
+        pytest.param({}, "CUDA error", {"dark": False, "trouble": "CUDA error"}, id="sick"),
+    ],
+)
+def test_a_rank_is_as_its_pod_and_its_blade_are(
+    change: dict[str, Any], trouble: str, seen: dict[str, Any]
+) -> None:
+    rank = replace(decode_trainer(pod()), **change).rank(trouble)
+    assert {name: getattr(rank, name) for name in seen} == seen
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from tramontane.lab.logs import LogServer, PodLog, Window
+from tramontane.lab.logs import LogServer, NoAnswer, PodLog, Window
 
 
 def written(*lines: str) -> PodLog:
@@ -65,3 +65,15 @@ async def test_the_server_answers_as_a_kubelet() -> None:
         )
         unknown = await client.get("/containerLogs/default/llama-1/trainer")
         assert unknown.status == 404
+
+
+async def test_a_node_without_power_does_not_answer() -> None:
+    def find(_namespace: str, _pod: str) -> PodLog | None:
+        raise NoAnswer("blade gpu-0017 has no power")
+
+    app = web.Application()
+    app.add_routes(LogServer(find, lambda: 200.0).routes())
+    async with TestClient(TestServer(app)) as client:
+        answer = await client.get("/containerLogs/default/llama-0/trainer")
+        assert answer.status == 503
+        assert await answer.text() == "blade gpu-0017 has no power"

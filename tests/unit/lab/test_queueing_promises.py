@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tramontane.lab.queueing.hall import Hall
+from tramontane.lab.queueing.learning import Scheduler
 from tramontane.lab.queueing.lives import Fault, Run
 from tramontane.lab.queueing.promises import Watched
 from tramontane.lab.queueing.simulate import simulate
@@ -66,7 +67,7 @@ def test_no_reservation_is_delayed_by_lower_ranked_work(batch: int) -> None:
     promised = 0
     for seed in range(batch, TRACES, BATCHES):
         hall, jobs, faults = case = case_of(seed)
-        watched = Watched(decide, decide)
+        watched = Watched(Scheduler(), decide)
         run = simulate(hall(), jobs, watched, faults)
         promised += len(watched.promised)
         assert not watched.broken, f"{watched.broken}\n{told(seed, case, run)}"

@@ -8,6 +8,7 @@ from tramontane.scheduler.fleet import Fleet
 from tramontane.scheduler.forecast import Learner
 from tramontane.scheduler.gangs import GangRecord
 from tramontane.scheduler.snapshot import Pods
+from tramontane.scheduler.timetable import Promise
 
 
 class Scheduler:
@@ -15,12 +16,21 @@ class Scheduler:
 
     def __init__(self) -> None:
         self._learner = Learner()
+        self._promises: Mapping[str, Promise] = {}
 
     def __call__(
         self, fleet: Fleet, gangs: Mapping[str, GangRecord], pods: Pods, now_s: float
     ) -> Pass:
         """Return the outcome of every gang."""
-        done = engine.decide(fleet, gangs, pods, now_s, forecast=self._learner.forecast)
+        done = engine.decide(
+            fleet,
+            gangs,
+            pods,
+            now_s,
+            forecast=self._learner.forecast,
+            promises=self._promises,
+        )
+        self._promises = done.promises
         started = [
             key
             for key, outcome in done.outcomes.items()
