@@ -169,22 +169,28 @@ def _plan_gang(world: World, pool: NodePool) -> Plan:
             f"TrainingJob {job.key}: spec.nodePool must stay {gang.spec.pool} (got "
             f"{pool.metadata.name}); make a new job for another pool",
         )
-    assert world.priority is not None
     if gang is not None and resize.is_due(world):
         return resize.plan_resize(world, pool, gang, _attempt(world))
-    seated = _is_placed(world)
-    blades = pool.status.blades.total if pool.status.blades is not None else 0
-    if not seated and (problem := spares_problem(job, pool.metadata.name, blades)) is not None:
-        return _plan_stalled(world, PendingReason.MISCONFIGURED, problem)
-    if gang is None or not seated:
-        cost = gang.spec.cost if gang is not None else None
-        wanted = gangs.gang_spec(job, pool, world.priority, cost=cost)
-        changed = wanted if gang is None or gang.spec != wanted else None
-        return _plan_unplaced(world, changed, attempt)
-    assert gang.status.placement is not None
+    if gang is None or gang.status.placement is None or not _is_placed(world):
+        return _plan_unseated(world, pool, attempt)
     return plan_placed(
         world, pool, gang.status.placement, attempt, begins=attempt > _attempt(world)
     )
+
+
+def _plan_unseated(world: World, pool: NodePool, attempt: int) -> Plan:
+    """Have the Gang say what the job wants; wait for a place, or until it is confirmed."""
+    job, gang = world.job, world.gang
+    assert world.priority is not None
+    blades = pool.status.blades.total if pool.status.blades is not None else 0
+    if (problem := spares_problem(job, pool.metadata.name, blades)) is not None:
+        return _plan_stalled(world, PendingReason.MISCONFIGURED, problem)
+    if gang is None:
+        return _plan_unplaced(world, gangs.gang_spec(job, pool, world.priority), attempt)
+    if _is_to_be_seen(world, gang):
+        return Plan(job.status, after=ANSWER_S)
+    wanted = gangs.gang_spec(job, pool, world.priority, cost=gang.spec.cost)
+    return _plan_unplaced(world, None if gang.spec == wanted else wanted, attempt)
 
 
 def _is_placed(world: World) -> bool:
@@ -194,12 +200,19 @@ def _is_placed(world: World) -> bool:
     than a resumption may speak of blades that have been given to others.
     """
     gang = world.gang
-    if gang is None or gang.status.phase is not GangPhase.PLACED or gang.status.placement is None:
+    if gang is None or gang.status.phase is not GangPhase.PLACED:
         return False
     if gang.status.preempt is not None or not gang.spec.active:
         return False
     seen, written = gang.status.observed_generation, gang.metadata.generation
     return not (_begins(world) and seen is not None and written is not None and seen < written)
+
+
+def _is_to_be_seen(world: World, gang: Gang) -> bool:
+    """Return whether a life begins on a placement that the scheduler is just confirming."""
+    starts = world.job.status.phase is JobPhase.STARTING and not world.own_pods
+    placed = gang.status.phase is GangPhase.PLACED and gang.status.preempt is None
+    return starts and placed and gang.spec.active
 
 
 def _begins(world: World) -> bool:
