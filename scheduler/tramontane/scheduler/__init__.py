@@ -15,10 +15,13 @@ Pure, on frozen values and numpy arrays, without asyncio and without a client:
     recover     lost seats and missing spares only
     integrity   placements that no scheduler can have written, and what the pods say instead
     sharing     tenants: who comes first, who may use how much, who gives way to whom
+    releases    when what sits on blades ends
     timetable   when blades come free, and for whom they are kept
     forecast    when a gang is likely to start, learnt from those that did
     victims     whose end costs least; cover, leaving, shortage: what that is made of
     waiting     the gangs of one pool that wait, one after another
+    resize      a placed gang at another size, on as many of its blades as can be
+    elastic     which size serves it better, and the change when its owner asks
     engine      one pass over all gangs → what each one's status shall say
     outcome     what that is
     status      that, as the body of one server-side apply

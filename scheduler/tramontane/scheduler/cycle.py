@@ -35,6 +35,7 @@ from tramontane.scheduler.foreign.member import decode_member
 from tramontane.scheduler.gangs import GangRecord, decode_gang
 from tramontane.scheduler.status import Change, change, ready_since_s, render
 from tramontane.scheduler.telling import Teller
+from tramontane.scheduler.timetable import Promise
 from tramontane.scheduler.world import OURS, World
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ class Cycle:
         self._events = EventRecorder(client, COMPONENT)
         self._binder = Binder(client, world.roster, self._events, world.changed.set)
         self._learner = Learner()
+        self._promises: Mapping[str, Promise] = {}
         self._teller = Teller(self._events)
         self._worded: dict[str, float] = {}
         self._failures = 0
@@ -111,10 +113,19 @@ class Cycle:
         began = time.perf_counter()
         gangs, found = world.memory.gangs()
         foreign = world.foreign()
-        records = gangs | {key: one.record for key, one in foreign.items() if not one.lacking}
+        records = gangs | self._binder.records(foreign, now_s)
         with gc_paused():
             forecast = self._learner.forecast
-            done = decide(world.fleet(), records, world.pods, now_s, found, forecast=forecast)
+            done = decide(
+                world.fleet(),
+                records,
+                world.pods,
+                now_s,
+                found,
+                forecast=forecast,
+                promises=self._promises,
+            )
+        self._promises = done.promises
         self._decided_in_s = time.perf_counter() - began
         self._learn(records, done, now_s)
         metrics.count_pass(done, self._decided_in_s, records)
@@ -186,6 +197,8 @@ class Cycle:
                     gang.told,
                     epoch=outcome.epoch,
                     phase=outcome.phase,
+                    reason=outcome.reason,
+                    message=outcome.message,
                     order=outcome.order,
                     ready=outcome.ready,
                     ready_since_s=ready_since_s(gang, outcome, now_s),
@@ -243,7 +256,8 @@ def is_trusted(outcome: Outcome) -> bool:
 
     One that is known to be wrong is not: a person is asked to correct it, and may.
     """
-    return outcome.placement is None or outcome.reason != PendingReason.MISCONFIGURED
+    wrong = outcome.reason == PendingReason.MISCONFIGURED and not outcome.ready
+    return outcome.placement is None or not wrong
 
 
 async def _either(changed: asyncio.Event, stop: asyncio.Event, timeout_s: float) -> None:

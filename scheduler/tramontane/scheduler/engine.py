@@ -1,15 +1,17 @@
 """Decide, in one pass over all gangs, what each one's status shall say.
 
-    1. gangs that are not active, or gave way and have no pods left, give up their seats
+    1. gangs that are not active, or gave way and have no pods left, give up their seats; an order
+       to give way falls with the gang that it is for
     2. placed gangs with lost seats move those: a gang that ran comes before every other claim,
        so no filler takes what it needs; after `CLAIM_S` it queues for them like the others
     3. pool by pool, the most entitled first (`sharing`): gangs without a place are placed,
-       promised blades for later, or refused (`waiting`); placed gangs take the spares they lack
+       promised blades for later, or refused (`waiting`); placed gangs take the spares they lack,
+       and another size where their owner asks (`elastic`)
 
 A plan is counted in the snapshot before the next gang is looked at. Spares are not refilled from
 a pool in which a more important gang was just refused: they would only keep it waiting.
 
-The same gangs, fleet, pods, time and forecast give the same outcomes.
+The same gangs, fleet, pods, time, forecast and last promises give the same outcomes.
 """
 
 import itertools
@@ -18,18 +20,20 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from tramontane.api.reasons import PendingReason
+from tramontane.scheduler import elastic
 from tramontane.scheduler import outcome as outcomes
 from tramontane.scheduler.fleet import Fleet
 from tramontane.scheduler.forecast import Forecast
-from tramontane.scheduler.gangs import PREEMPTING, GangRecord
+from tramontane.scheduler.gangs import PLACED, PREEMPTING, GangRecord
 from tramontane.scheduler.integrity import Finding, mend
 from tramontane.scheduler.outcome import Outcome, Pass
 from tramontane.scheduler.place import misconfigured
 from tramontane.scheduler.records import PoolRecord
 from tramontane.scheduler.recover import Recovery, recover, refill
+from tramontane.scheduler.releases import ends_s, placed_since_s
 from tramontane.scheduler.sharing import shares_of
 from tramontane.scheduler.snapshot import Pods, Snapshot, take_snapshot
-from tramontane.scheduler.timetable import ends_s, placed_since_s
+from tramontane.scheduler.timetable import Promise
 from tramontane.scheduler.waiting import FOR_ROOM, Queue
 
 CLAIM_S: Final = 3600.0
@@ -47,17 +51,18 @@ def decide(
     found: Mapping[str, Finding] | None = None,
     *,
     forecast: Forecast | None = None,
+    promises: Mapping[str, Promise] | None = None,
 ) -> Pass:
     """Return the outcome of every gang that is not being deleted.
 
     `found` is what the caller put right already (`integrity.put_back`), to be said; `forecast`
-    what earlier starts taught.
+    what earlier starts taught; `promises` are those of the last pass, which keep their blades.
     """
-    gangs = {key: _left(gang, pods, now_s) for key, gang in gangs.items()}
+    gangs = {key: _left(_called_off(gang, gangs), pods, now_s) for key, gang in gangs.items()}
     gangs, findings = mend(gangs, fleet, pods)
     findings = {**(found or {}), **findings}
     snapshot = take_snapshot(fleet, {k: _as_counted(g) for k, g in gangs.items()}, pods)
-    one = _Pass(snapshot, gangs, findings, now_s, forecast or Forecast())
+    one = _Pass(snapshot, gangs, findings, now_s, forecast or Forecast(), promises or {})
     return one.run()
 
 
@@ -70,6 +75,7 @@ class _Pass:
     findings: Mapping[str, Finding]
     now_s: float
     forecast: Forecast
+    promises: Mapping[str, Promise]
 
     def run(self) -> Pass:
         done, by_pool = Pass(snapshot=self.snapshot), _by_pool(self.gangs)
@@ -106,13 +112,14 @@ class _Pass:
                 self.now_s,
                 self.forecast,
                 protected=recovered.keys(),
+                before=self.promises,
             )
         position = 0
         for gang in shares.order(live):
             if not gang.active:
                 outcome = outcomes.inactive(gang)
             elif gang.placement is not None:
-                outcome = self._placed(gang, queue, recovered.get(gang.key))
+                outcome = self._placed(done, gang, queue, recovered.get(gang.key))
                 lacking = len(outcome.placement.spares if outcome.placement else ()) < gang.spares
                 done.hungry |= lacking or outcome.reason == PendingReason.WAITING_FOR_SPARE
             else:
@@ -122,6 +129,8 @@ class _Pass:
                     done.hungry = True
             done.outcomes[gang.key] = outcome
             self._look_again(done, gang, outcome)
+        if queue is not None:
+            done.promises |= queue.promises
 
     def _claims(self, gang: GangRecord) -> bool:
         """Return whether lost seats come before everybody else's claims."""
@@ -148,7 +157,9 @@ class _Pass:
             return outcomes.waiting(gang, refusal.reason, text, position=position)
         return queue.answer(gang, position)
 
-    def _placed(self, gang: GangRecord, queue: Queue | None, recovery: Recovery | None) -> Outcome:
+    def _placed(
+        self, done: Pass, gang: GangRecord, queue: Queue | None, recovery: Recovery | None
+    ) -> Outcome:
         """Return the outcome of a gang that has its seats."""
         placement, placed_s = gang.placement, placed_since_s(gang)
         assert placement is not None
@@ -163,11 +174,27 @@ class _Pass:
             if queue is not None and recovery.moves:
                 queue.table.settle(gang, recovery.placement, ends_s(gang, self.now_s))
         after = recovery.placement if recovery else placement
+        sits, kept = replace(gang, placement=after), None
+        answer = elastic.resize(queue, sits) if queue else None
+        if isinstance(answer, elastic.Resized):
+            after, recovery = answer.placement, None
+            if answer.left:
+                done.look_again(self.now_s)
+        elif answer is not None:
+            kept = answer
+            done.hungry |= kept.later
         if gang.slots and not (queue and queue.refused):
             after = refill(self.snapshot, gang, after, self.now_s)
-        advised_size = queue.larger(gang) if queue else 0
+        broken = recovery is not None and bool(recovery.waiting)
+        sits = replace(gang, placement=after)
         return outcomes.seated(
-            gang, after, recovery, finding, placed_s=placed_s, advised_size=advised_size
+            gang,
+            after,
+            recovery,
+            finding,
+            placed_s=placed_s,
+            advised_size=elastic.advise(queue, sits, broken=broken) if queue else 0,
+            kept=kept,
         )
 
     def _look_again(self, done: Pass, gang: GangRecord, outcome: Outcome) -> None:
@@ -182,6 +209,20 @@ class _Pass:
             # Waiting turns a required packing into a preferred one.
             since = gang.waiting_since_s()
             done.look_again((self.now_s if since is None else since) + gang.relax_after_s)
+
+
+def _called_off(gang: GangRecord, gangs: Mapping[str, GangRecord]) -> GangRecord:
+    """Return the gang without its order to give way where the one that it is for is gone.
+
+    It keeps its seats: if its pods have ended already, they may come back there.
+    """
+    order = gang.told.order
+    if order is None or gang.told.phase != PREEMPTING:
+        return gang
+    by = gangs.get(order.by)
+    if by is not None and by.active and not by.deleting:
+        return gang
+    return replace(gang, told=replace(gang.told, phase=PLACED, order=None))
 
 
 def _left(gang: GangRecord, pods: Pods, now_s: float) -> GangRecord:

@@ -10,7 +10,10 @@ ends add up, a short one hangs on a single gang.
 
 Days differ, so which quantile is read is set by how first estimates have come true: a start after
 its p90 raises the level that stands for p90 a little, one before it lowers it less (adaptive
-conformal inference, Gibbs and Candès 2021). In the long run nine of ten starts come before p90.
+conformal inference, Gibbs and Candès 2021). In the long run nine of ten starts come before p90:
+for that the level may rise above 1, where the longest of the like quotients does not do, and what
+it is above 1 widens that one. On days when everything comes later than ever, the quotients of those
+days are known only when their gangs have started.
 
 The quotients live in the process: after a restart the first estimates are the promises themselves.
 """
@@ -28,13 +31,20 @@ MOST_LIKE: Final = 100
 GAIN: Final = 0.01
 LEAST_LEARNT: Final = 20
 LEAST_WAIT_S: Final = 1.0
+# Beyond the longest like quotient, 0.01 of the level are 10 %: about one start that came too late.
+WIDEN: Final = 10.0
+# exp(WIDEN * 0.5): 150 times the longest. An estimate beyond that says no more.
+MOST_LEVEL: Final = 1.5
 # A gang is asked again what it was promised each time its remaining wait has shrunk by a third.
 STEP: Final = 2 / 3
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Hold (promised wait in seconds, quotient of the real one), oldest first."""
+    """Hold (promised wait in seconds, quotient of the real one), oldest first.
+
+    `half` and `most` are the levels that stand for p50 and p90; `most` may be above 1.
+    """
 
     quotients: tuple[tuple[float, float], ...] = ()
     half: float = 0.5
@@ -44,7 +54,9 @@ class Forecast:
         """Return when a gang starts that is promised to start at `promised_s`."""
         wait_s = max(0.0, promised_s - now_s)
         like = self._like(wait_s)
-        half, most = _quantile(like, self.half), _quantile(like, max(self.half, self.most))
+        level = max(self.half, self.most)
+        half, most = _quantile(like, self.half), _quantile(like, min(level, 1.0))
+        most *= math.exp(WIDEN * max(0.0, level - 1.0))
         return Estimate(now_s + wait_s * half, now_s + wait_s * most)
 
     def learnt(self, quotients: Iterable[tuple[float, float]]) -> "Forecast":
@@ -55,7 +67,7 @@ class Forecast:
         """Return the forecast after a start that was estimated."""
         half = self.half + GAIN * ((start_s > estimate.p50_s) - 0.5)
         most = self.most + GAIN * ((start_s > estimate.p90_s) - 0.1)
-        return replace(self, half=min(max(half, 0.0), 1.0), most=min(max(most, 0.0), 1.0))
+        return replace(self, half=min(max(half, 0.0), 1.0), most=min(max(most, 0.0), MOST_LEVEL))
 
     def _like(self, wait_s: float) -> list[float]:
         """Return the quotients of the promises nearest to this one by the ratio of their waits."""

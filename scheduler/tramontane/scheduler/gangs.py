@@ -105,6 +105,7 @@ class GangRecord:
     """Hold one Gang. Times are Unix seconds; `key` is `namespace/name`.
 
     `lost_work` is what a preemption now would waste, in GPU-hours; None where nobody says.
+    `resize` is the count of the first slot to be placed anew at; 0 where nobody asks.
     """
 
     key: str
@@ -132,6 +133,7 @@ class GangRecord:
     lost: tuple[tuple[int, str], ...] = ()
     avoid: frozenset[str] = frozenset()
     active: bool = True
+    resize: int = 0
     told: Told = Told()
     placement: Placement | None = None
     flaw: str = ""
@@ -143,6 +145,10 @@ class GangRecord:
     def wanted_sizes(self) -> tuple[int, ...]:
         """Return the acceptable counts of the first slot, best first."""
         return self.sizes or (self.slots[0].count,)
+
+    def sizes_to_resize_to(self) -> frozenset[int]:
+        """Return the counts of the first slot that its owner may ask a placed gang to have."""
+        return frozenset({*self.wanted_sizes(), self.slots[0].count}) if self.slots else frozenset()
 
     def size_of(self, seats: int) -> int:
         """Return the count of the first slot in a placement with so many seats."""
@@ -249,6 +255,7 @@ def _spec(spec: Raw) -> dict[str, Any]:
         "lost": tuple((int(entry["seat"]), entry["blade"]) for entry in spec.get("lost") or ()),
         "avoid": frozenset(spec.get("avoid") or ()),
         "active": spec.get("active", True) is not False,
+        "resize": int(spec.get("resize") or 0),
         "flaw": "" if slots else "spec.slots must name at least one slot (got none)",
     }
 

@@ -139,7 +139,7 @@ def _fault(
         return ("", ()) if gang.active and pods.live_seats(gang.key) else None
     seats = placement.seats
     rest = sum(slot.count for slot in gang.slots[1:])
-    if len(seats) - rest not in gang.wanted_sizes():
+    if len(seats) - rest not in gang.sizes_to_resize_to():
         asked = " or ".join(str(size + rest) for size in gang.wanted_sizes())
         return f"the placement must have {asked} seats as the spec asks (got {len(seats)})", ()
     names = {*seats}

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 from tramontane.scheduler.gangs import GangRecord
 from tramontane.scheduler.records import GPU, Requests
+from tramontane.scheduler.releases import placed_since_s
 from tramontane.scheduler.sharing import gpus_of_seats
 from tramontane.scheduler.snapshot import Snapshot, count_pods, count_seats, whole_blades
-from tramontane.scheduler.timetable import placed_since_s
 
 
 @dataclass(frozen=True, slots=True)

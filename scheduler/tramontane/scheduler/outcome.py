@@ -19,6 +19,7 @@ from tramontane.scheduler.integrity import AS_ITS_PODS_ARE, PUT_BACK, Finding
 from tramontane.scheduler.place import Plan
 from tramontane.scheduler.recover import Move, Recovery
 from tramontane.scheduler.snapshot import Snapshot
+from tramontane.scheduler.timetable import Promise
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,8 @@ class Outcome:
     """Hold what a gang's status shall say; `reason` is empty where nothing is amiss.
 
     `reserved_s` is the start that a waiting gang is promised, by limits; `estimate` is when it is
-    likely to start. Times are Unix seconds.
+    likely to start. `observed` is the generation of the spec that it speaks of; None is the present
+    one. Times are Unix seconds.
     """
 
     phase: str
@@ -42,6 +44,19 @@ class Outcome:
     estimate: Estimate | None = None
     order: Order | None = None
     advised_size: int = 0
+    observed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Hold why a placement stays although another size is asked for.
+
+    `later` says that the request is still to be looked at.
+    """
+
+    reason: PendingReason | None
+    text: str
+    later: bool = False
 
 
 @dataclass(slots=True)
@@ -50,13 +65,14 @@ class Pass:
 
     `look_again_s` is when the clock alone may change one of them; None where it cannot.
     `hungry` says that a freed blade would: some gang waits for room or lacks a spare. `snapshot`
-    is what is in use once all of it is carried out.
+    is what is in use once all of it is carried out. `promises` go into the next pass.
     """
 
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     look_again_s: float | None = None
     hungry: bool = False
     snapshot: Snapshot | None = None
+    promises: dict[str, Promise] = field(default_factory=dict)
 
     def look_again(self, at_s: float) -> None:
         """Note that a pass is due at this time, if not before."""
@@ -157,14 +173,17 @@ def seated(
     *,
     placed_s: float,
     advised_size: int,
+    kept: Kept | None = None,
 ) -> Outcome:
     """Return the outcome of a gang that sits on `after` now.
 
-    | what there is | Ready | reason |
+    | what there is, first match | Ready | reason |
     |---|---|---|
     | a lost seat without a new blade                | False | WaitingForSpare |
+    | another size is asked for and does not fit     | True | why not |
     | an edit that was put back, or fewer spares than asked | True | none, but a message |
     """
+    observed = gang.told.observed if kept is not None and kept.later else None
     epoch = gang.told.epoch + (after != gang.placement)
     moves = recovery.moves if recovery else ()
     if recovery is not None and recovery.waiting:
@@ -174,9 +193,11 @@ def seated(
             after,
             ready=False,
             reason=PendingReason.WAITING_FOR_SPARE,
-            message=explain.lost_seats_wait(gang, recovery.waiting),
+            message=_with(gang, explain.lost_seats_wait(gang, recovery.waiting), kept),
             moves=moves,
             placed_s=placed_s,
+            advised_size=advised_size,
+            observed=observed,
         )
     message = explain.spares_short(gang, len(after.spares))
     if finding is not None:
@@ -190,8 +211,17 @@ def seated(
         epoch,
         after,
         ready=True,
-        message=message,
+        reason=(kept.reason or "") if kept else "",
+        message=_with(gang, message, kept),
         moves=moves,
         placed_s=placed_s,
         advised_size=advised_size,
+        observed=observed,
     )
+
+
+def _with(gang: GangRecord, message: str, kept: Kept | None) -> str:
+    """Return a message with, last, why the placement keeps its size: it is found there again."""
+    if kept is None:
+        return message
+    return f"{message}; {kept.text}" if message else f"Gang {gang.key}: {kept.text}"

@@ -107,6 +107,10 @@ class Shares:
         """Count a gang that was placed on so many seats."""
         self.used[gang.tenant] = self.used.get(gang.tenant, 0) + gpus_of_seats(gang, seats)
 
+    def grew(self, gang: GangRecord, gpus: int) -> None:
+        """Count GPUs that a placed gang has more than before."""
+        self.used[gang.tenant] = self.used.get(gang.tenant, 0) + gpus
+
     def room(self, gang: GangRecord) -> int | None:
         """Return the GPUs left below the maximum of the gang's tenant; None without a maximum."""
         tenant = self._tenants.get(gang.tenant)

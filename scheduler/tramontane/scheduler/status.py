@@ -24,7 +24,7 @@ class Change(IntEnum):
     | what differs | change |
     |---|---|
     | nothing                                            | NONE |
-    | message, position, estimate, size to grow to, generation | WORDS: may wait a little |
+    | message, position, estimate, advised size, generation     | WORDS: may wait a little |
     | phase, placement, epoch, reason, Ready, order to give way | FACTS: somebody waits for it |
     """
 
@@ -49,9 +49,13 @@ def change(gang: GangRecord, outcome: Outcome) -> Change:
         return Change.FACTS
     words_now = (told.message, told.position, told.observed, told.advised_size)
     message = outcome.message[:MOST_MESSAGE]
-    words = (message, outcome.position, gang.generation, outcome.advised_size)
+    words = (message, outcome.position, _observed(gang, outcome), outcome.advised_size)
     same = words_now == words and not _moved(gang, told.estimate, outcome.estimate)
     return Change.NONE if same else Change.WORDS
+
+
+def _observed(gang: GangRecord, outcome: Outcome) -> int:
+    return gang.generation if outcome.observed is None else outcome.observed
 
 
 def _moved(gang: GangRecord, old: Estimate | None, new: Estimate | None) -> bool:
@@ -67,7 +71,7 @@ def render(gang: GangRecord, outcome: Outcome, now_s: float) -> dict[str, Any]:
     namespace, name = gang.key.split("/", 1)
     message = outcome.message[:MOST_MESSAGE]
     status: dict[str, Any] = {
-        "observedGeneration": gang.generation,
+        "observedGeneration": _observed(gang, outcome),
         "phase": outcome.phase,
         "epoch": outcome.epoch,
         "conditions": [
@@ -77,7 +81,7 @@ def render(gang: GangRecord, outcome: Outcome, now_s: float) -> dict[str, Any]:
                 "reason": str(outcome.reason or outcome.phase),
                 "message": message,
                 "lastTransitionTime": clock.utc(ready_since_s(gang, outcome, now_s)),
-                "observedGeneration": gang.generation,
+                "observedGeneration": _observed(gang, outcome),
             }
         ],
     }

@@ -38,6 +38,16 @@ class Teller:
                 outcome.epoch,
                 waited_s,
             )
+        before, after = gang.placement, outcome.placement
+        if before is not None and after is not None and len(before.seats) != len(after.seats):
+            log.info(
+                "gang resized gang=%s seats=%d before=%d kept=%d epoch=%d",
+                gang.key,
+                len(after.seats),
+                len(before.seats),
+                len({*before.seats} & {*after.seats}),
+                outcome.epoch,
+            )
         for move in outcome.moves:
             to = "spare" if move.was_spare else "free"
             metrics.MOVED.labels(to).inc()

@@ -1,26 +1,20 @@
 """Know when blades come free, and for whom they are kept until then.
 
-A blade comes free when what sits on it ends:
-
-| what sits there | ends |
-|---|---|
-| a gang with `maxRuntime`              | when that is over, at the latest |
-| a gang without                        | after as long again as it has run, and an hour at least |
-| a gang that gives way                 | at its deadline |
-| a gang that is over its time          | after as long again as it is, and a minute at least |
-| pods of a gang that holds no seats    | in ten minutes |
-| pods of nobody's gang                 | never |
-
-A gang that has to wait is promised the earliest time at which it fits, and blades for it. A
-reserved blade is reserved whole. Whoever comes after may use it until then, if his own limit
-says that he is gone by then: so nobody further back delays anybody before him.
+A blade comes free when what sits on it ends (`releases`). A gang that has to wait is promised the
+earliest time at which it fits, and blades for it. A reserved blade is reserved whole. Whoever comes
+after may use it until then, if his own limit says that he is gone by then: so nobody further back
+delays anybody before him.
 
 Blades that are out of service are not expected back, and none that was not delivered yet is
 promised.
+
+From pass to pass a promise keeps its blades, unless others are free sooner. Were they chosen anew,
+one that starts beside them could make other ones look better, which are promised to somebody
+further back; and he would wait longer because of one who came after him.
 """
 
 import bisect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -29,42 +23,22 @@ import numpy as np
 from tramontane.scheduler.fit import groups_of
 from tramontane.scheduler.fleet import FloatArray, Pool
 from tramontane.scheduler.gangs import Ask, GangRecord, Placement
-from tramontane.scheduler.place import find, top_level
+from tramontane.scheduler.place import common_domain, find, slices_of, top_level
 from tramontane.scheduler.records import Requests
+from tramontane.scheduler.releases import (
+    ENDING_S,
+    NEVER,
+    Releases,
+    Settled,
+    layers,
+    releases_of,
+    rows_of,
+    settled,
+)
 from tramontane.scheduler.snapshot import Snapshot
 from tramontane.scheduler.topology import BoolArray, IntArray, Topology
 
-SOON_S: Final = 60.0
-ENDING_S: Final = 600.0
-UNLIMITED_S: Final = 3600.0
 MOST_STEPS: Final = 16
-NEVER: Final = float("inf")
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """Hold what sits on rows of the fleet until a time; without `requests` they are spares."""
-
-    end_s: float
-    rows: IntArray
-    requests: Requests | None
-
-
-@dataclass(frozen=True, slots=True)
-class Releases:
-    """Hold, sorted by time, when which row of the fleet gets back what; `held` rows as a whole."""
-
-    times: FloatArray
-    rows: IntArray
-    amounts: Mapping[str, IntArray]
-    held: FloatArray
-
-    def until(self, at_s: float, resource: str) -> IntArray:
-        """Return per row of the fleet what it has got back of a resource by a time."""
-        count = int(self.times.searchsorted(at_s, side="right"))
-        weights = self.amounts[resource][:count]
-        sums = np.bincount(self.rows[:count], weights=weights, minlength=len(self.held))
-        return sums.astype(np.int64)  # exact: amounts are far below 2^53
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,23 +51,14 @@ class Reservation:
     rows: IntArray
 
 
-def ends_s(gang: GangRecord, now_s: float) -> float:
-    """Return when a placed gang is expected to have given its blades back."""
-    if gang.told.order is not None:
-        return max(gang.told.order.deadline_s, now_s + 1)
-    since = placed_since_s(gang)
-    if gang.max_runtime_s is None:
-        return now_s + max(UNLIMITED_S, now_s - since)
-    left_s = since + gang.max_runtime_s - now_s
-    return now_s + (left_s if left_s > 0 else max(SOON_S, -left_s))
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """Hold what a waiting gang was promised, and to which words of its spec."""
 
-
-def placed_since_s(gang: GangRecord) -> float:
-    """Return since when a placed gang has its place; older versions did not write it down."""
-    told = gang.told
-    return next(
-        (at for at in (told.placed_s, told.ready_since_s) if at is not None), gang.created_s
-    )
+    uid: str
+    generation: int
+    start_s: float
+    placement: Placement
 
 
 @dataclass(slots=True)
@@ -132,7 +97,7 @@ class TimeTable:
 
     def reserve(self, gang: GangRecord, start_s: float, placement: Placement) -> None:
         """Keep blades for a waiting gang."""
-        rows = _rows(self.snapshot.fleet.row_of, placement.seats)
+        rows = rows_of(self.snapshot.fleet.row_of, placement.seats)
         end_s = start_s + (NEVER if gang.max_runtime_s is None else gang.max_runtime_s)
         self.reservations.append(Reservation(gang.key, start_s, end_s, rows))
         self.reservations.sort(key=lambda one: one.start_s)
@@ -146,18 +111,29 @@ class TimeTable:
         snapshot = self.snapshot
         return replace(snapshot, held=snapshot.held | blocked, _usable={})
 
-    def earliest(self, gang: GangRecord) -> tuple[float, Placement] | None:
+    def earliest(
+        self, gang: GangRecord, before: Promise | None = None
+    ) -> tuple[float, Placement] | None:
         """Return the earliest time at which all of the gang fits, and where, or None if never.
 
         Exact where slots ask for the same. With slices or different slots it looks at the next
-        `MOST_STEPS` times one by one, and bisects the rest. O(rows · log rows) per step.
+        `MOST_STEPS` times one by one, and bisects the rest. O(rows · log rows) per step. The blades
+        that were promised `before` are promised again where none are free sooner.
         """
         wanted = replace(gang, spares=0)
+        known = None if before is None else self._again(wanted, before)
+        if known is None:
+            return self._earliest(wanted, NEVER)
+        found = self._earliest(wanted, known[0])
+        return known if found is None else found
+
+    def _earliest(self, wanted: GangRecord, before_s: float) -> tuple[float, Placement] | None:
+        """Return the earliest time, before a given one, and the place."""
         at_s = self.now_s
         for _ in range(MOST_STEPS):
             free_at = self._next_free(wanted, at_s)
             bound = self._bound(wanted, free_at, at_s)
-            if bound == NEVER:
+            if bound >= before_s:
                 return None
             if bound > at_s:
                 at_s = bound
@@ -165,11 +141,36 @@ class TimeTable:
             if (found := self._place_at(wanted, at_s)) is not None:
                 return at_s, found
             later = np.unique(np.concatenate(free_at))
-            later = later[(later > at_s) & (later < NEVER)]
+            later = later[(later > at_s) & (later < before_s)]
             if not len(later):
                 return None
             at_s = float(later[0])
         return self._first(wanted, later.tolist())
+
+    def _again(self, gang: GangRecord, before: Promise) -> tuple[float, Placement] | None:
+        """Return from when on all blades of an earlier promise are free, or None where it is void.
+
+        It is for another spec, for fewer seats than may be had, or where blades are shared.
+        """
+        seats = before.placement.seats
+        same = (before.uid, before.generation) == (gang.uid, gang.generation)
+        if not same or gang.shares_blades or gang.size_of(len(seats)) != gang.wanted_sizes()[0]:
+            return None
+        row_of, groups = self.snapshot.fleet.row_of, groups_of(gang)
+        if not all(self.pool.first <= row_of.get(name, -1) < self.pool.end for name in seats):
+            return None
+        rows = rows_of(row_of, seats) - self.pool.first
+        asks = np.array(groups.of_slot)[list(gang.slot_of_seats(len(seats)))]
+        at_s = self.now_s
+        for _ in range(MOST_STEPS):
+            times = np.stack(self._next_free(gang, at_s))[asks, rows]
+            if (last_s := float(times.max())) <= at_s:
+                kept = _together(self.pool, gang, rows.tolist(), at_s)
+                return (at_s, before.placement) if kept else None
+            if last_s == NEVER:
+                return None
+            at_s = last_s
+        return None
 
     def _first(self, gang: GangRecord, times: Sequence[float]) -> tuple[float, Placement] | None:
         """Return the earliest of these times that serves, by bisection.
@@ -208,35 +209,10 @@ class TimeTable:
     def _flat(self) -> Releases:
         """Return all releases in arrays; remembered until one more is known."""
         if self._releases is None:
-            row_of = self.snapshot.fleet.row_of
-            parts = [*self._ending]
+            row_of, parts = self.snapshot.fleet.row_of, [*self._ending]
             for sitting in self._sitting.values():
-                parts += _settled(row_of, *sitting)
-            held = np.where(self.snapshot.held, NEVER, -NEVER)
-            for one in parts:
-                if one.requests is None:
-                    held[one.rows] = one.end_s
-            settled = sorted(
-                (one for one in parts if one.requests is not None), key=lambda one: one.end_s
-            )
-            lengths = [len(one.rows) for one in settled]
-            self._releases = Releases(
-                times=np.repeat(
-                    np.array([one.end_s for one in settled], dtype=np.float64), lengths
-                ),
-                rows=np.concatenate([np.zeros(0, dtype=np.int64), *(one.rows for one in settled)]),
-                amounts={
-                    resource: np.repeat(
-                        np.array(
-                            [dict(one.requests or ()).get(resource, 0) for one in settled],
-                            dtype=np.int64,
-                        ),
-                        lengths,
-                    )
-                    for resource in self.snapshot.free
-                },
-                held=held,
-            )
+                parts += settled(row_of, *sitting)
+            self._releases = releases_of(self.snapshot, parts)
         return self._releases
 
     def _blocked_until(self, end_s: float) -> BoolArray:
@@ -249,8 +225,18 @@ class TimeTable:
             self._blocked[count] = blocked
         return self._blocked[count]
 
-    def at(self, gang: GangRecord, at_s: float) -> Snapshot:
-        """Return the snapshot as the gang may use it at a time, as far as that is known."""
+    def ends(self) -> list[float]:
+        """Return the times at which blades come free, ascending, each once."""
+        releases = self._flat()
+        times = np.unique(np.concatenate((releases.times, releases.held)))
+        ends: list[float] = times[(times > self.now_s) & (times < NEVER)].tolist()
+        return ends
+
+    def at(self, gang: GangRecord, at_s: float, *, promises: bool = True) -> Snapshot:
+        """Return the snapshot as the gang may use it at a time, as far as that is known.
+
+        Without `promises` as one that comes before them may.
+        """
         now, releases = self.snapshot, self._flat()
         free = {
             resource: amounts + releases.until(at_s, resource)
@@ -258,7 +244,11 @@ class TimeTable:
         }
         held = releases.held > at_s
         end_s = at_s + _duration(gang)
-        kept = [one for one in self.reservations if one.start_s < end_s and at_s < one.end_s]
+        kept = [
+            one
+            for one in self.reservations
+            if promises and one.start_s < end_s and at_s < one.end_s
+        ]
         for one in kept:
             held[one.rows] = True
         # Kept rows name no gang any more: whose end would free them is not known.
@@ -296,7 +286,7 @@ class TimeTable:
         if not allowed.any():
             return times
         free = {r: snapshot.free[r].copy() for r, _ in ask.requests if r in snapshot.free}
-        for at in _layers(releases.rows):
+        for at in layers(releases.rows):
             rows = releases.rows[at]
             room = allowed[rows] & (times[rows] == NEVER)
             for resource, amount in ask.requests:
@@ -355,34 +345,15 @@ def _time_of(topology: Topology, level: int, times: FloatArray, need: int) -> fl
     return float(times[order[enough]].min()) if len(enough) else NEVER
 
 
-def _settled(
-    row_of: Mapping[str, int], gang: GangRecord, placement: Placement, end_s: float
-) -> Iterator[Settled]:
-    """Yield the rows of a gang's seats by what they take, and those of its spares."""
-    if len(gang.slots) == 1:
-        yield Settled(end_s, _rows(row_of, placement.seats), gang.slots[0].ask.requests)
-    else:
-        owners = gang.slot_of_seats(len(placement.seats))
-        for number, slot in enumerate(gang.slots):
-            seats = (n for n, own in zip(placement.seats, owners, strict=False) if own == number)
-            yield Settled(end_s, _rows(row_of, seats), slot.ask.requests)
-    if placement.spares:
-        yield Settled(end_s, _rows(row_of, placement.spares), None)
-
-
-def _layers(rows: IntArray) -> Iterator[IntArray]:
-    """Yield the positions of each row's first entry, then of each row's second, and so on."""
-    order = np.argsort(rows, kind="stable")
-    ordered = rows[order]
-    starts = np.flatnonzero(np.diff(ordered, prepend=-1))
-    nth = np.arange(len(rows)) - np.repeat(starts, np.diff(np.append(starts, len(rows))))
-    for layer in range(int(nth.max()) + 1 if len(nth) else 0):
-        yield order[nth == layer]
+def _together(pool: Pool, gang: GangRecord, rows: list[int], at_s: float) -> bool:
+    """Return whether rows of the pool keep what packing and slices require: labels may change."""
+    topology = pool.topology
+    size, level = slices_of(pool, gang)
+    parts = [rows[first : first + size] for first in range(0, len(rows), size)]
+    return common_domain(topology, top_level(pool, gang, at_s), rows) is not None and (
+        size == 1 or all(common_domain(topology, level, part) is not None for part in parts)
+    )
 
 
 def _duration(gang: GangRecord) -> float:
     return NEVER if gang.max_runtime_s is None else gang.max_runtime_s
-
-
-def _rows(row_of: Mapping[str, int], names: Iterable[str]) -> IntArray:
-    return np.array([row_of[name] for name in names if name in row_of], dtype=np.int64)

@@ -50,9 +50,9 @@ from tramontane.scheduler.leaving import (
     without,
 )
 from tramontane.scheduler.place import Plan, misconfigured, place, slices_of, top_level
+from tramontane.scheduler.releases import placed_since_s
 from tramontane.scheduler.shortage import fits
 from tramontane.scheduler.snapshot import Snapshot
-from tramontane.scheduler.timetable import placed_since_s
 from tramontane.scheduler.topology import BoolArray
 
 # How often it is looked whether the gang fits; once takes about 0.5 ms on 5,000 blades.

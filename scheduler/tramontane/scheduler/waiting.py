@@ -24,12 +24,12 @@ from tramontane.scheduler.explain import MOST_SHOWN, Refusal, counted
 from tramontane.scheduler.fleet import Pool
 from tramontane.scheduler.forecast import Forecast
 from tramontane.scheduler.gangs import Estimate, GangRecord, Order, Placement
-from tramontane.scheduler.leaving import leaving, without
 from tramontane.scheduler.outcome import Outcome
 from tramontane.scheduler.place import Plan, find, misconfigured, why_not
-from tramontane.scheduler.sharing import Shares, gpus_of
+from tramontane.scheduler.releases import UNLIMITED_S, ends_s
+from tramontane.scheduler.sharing import Shares
 from tramontane.scheduler.snapshot import Snapshot
-from tramontane.scheduler.timetable import UNLIMITED_S, TimeTable, ends_s
+from tramontane.scheduler.timetable import Promise, TimeTable
 
 MOST_RESERVED: Final = 100
 # Looking for gangs that give way is dear; those who come later in the order ask in a later pass.
@@ -55,6 +55,7 @@ class Queue:
 
     `sitting` are its placed gangs; `orders` are those of them that must give way, new and old. A
     gang that recovers is `protected`: it does not give way before it is whole, or its claim ends.
+    `before` are the promises of the last pass, `promises` those of this one.
     """
 
     snapshot: Snapshot
@@ -64,6 +65,8 @@ class Queue:
     now_s: float
     forecast: Forecast
     protected: Collection[str] = ()
+    before: Mapping[str, Promise] = field(default_factory=dict)
+    promises: dict[str, Promise] = field(default_factory=dict)
     orders: dict[str, Order] = field(default_factory=dict)
     refused: bool = False
     table: TimeTable = field(init=False)
@@ -112,14 +115,16 @@ class Queue:
         self.refused = True
         if len(self.table.reservations) >= MOST_RESERVED:
             return outcome.waiting(gang, reason, text, position=position)
-        promise = self.table.earliest(gang_now)
+        before = self.before.get(gang.key)
+        promise = self.table.earliest(gang_now, before)
         if asked := self._ask(gang_now, promise):
-            promise = self.table.earliest(gang_now)
+            promise = self.table.earliest(gang_now, before)
             reason, text = PendingReason.WAITING_FOR_PREEMPTED, _asked_words(asked, promise)
         if promise is None:
             comes = self._delivered(gang)
             return outcome.waiting(gang, reason, text, position=position, estimate=comes)
         self.table.reserve(gang, *promise)
+        self.promises[gang.key] = Promise(gang.uid, gang.generation, *promise)
         return outcome.waiting(
             gang,
             reason,
@@ -148,23 +153,10 @@ class Queue:
             self._at_most[gang.tenant] = gang.key
         return refusal
 
-    def larger(self, gang: GangRecord) -> int:
-        """Return the largest size that a placed gang could have now instead of its own, or 0."""
-        gang = self.sitting.get(gang.key, gang)
-        if gang.placement is None or not gang.sizes or self.refused:
-            return 0
-        size = gang.size_of(len(gang.placement.seats))
+    def may_use(self, gang: GangRecord, gpus: int) -> bool:
+        """Return whether the gang's tenant may use so many GPUs more, and nobody waits for them."""
         room = self.shares.room(gang)
-        larger = tuple(
-            other
-            for other in gang.sizes
-            if other > size and (room is None or gpus_of(gang, other) - gpus_of(gang, size) <= room)
-        )
-        if not larger:
-            return 0
-        gone = without(self.snapshot, [leaving(self.snapshot, gang, self.now_s)])
-        plan = find(gone, replace(gang, sizes=larger, spares=0), self.now_s)
-        return 0 if plan is None else gang.size_of(len(plan.placement.seats))
+        return gpus <= 0 or room is None or (gpus <= room and gang.tenant not in self._at_most)
 
     def _try(self, gang: GangRecord) -> Plan | Refusal:
         """Return a place now, or why there is none; equal gangs get equal answers."""

@@ -7,7 +7,7 @@ import pytest
 
 from tramontane.kube.errors import ApiError, Forbidden, NotFound, Unreachable
 from tramontane.scheduler.foreign import binder
-from tramontane.scheduler.foreign.binder import PATIENCE_S, SETTLE_S, UNSEEN_S
+from tramontane.scheduler.foreign.binder import AVOID_S, PATIENCE_S, SETTLE_S, UNSEEN_S
 from tramontane.scheduler.foreign.member import decode_member
 from unit.scheduler.pods import a_gang, of_gang, raw_pod
 from unit.scheduler.shell import Bench
@@ -146,7 +146,21 @@ async def test_a_binding_that_is_refused_for_good_leaves_a_lost_seat_that_is_fou
     bench.server.fail = lambda _: None
     bench.see("g-0", "g-1")
     await bench.run_pass()
-    assert bench.nodes() == {"g-0": "n0", "g-1": "n1"}
+    assert bench.nodes() == {"g-0": "n0", "g-1": "n2"}, "not where it was refused"
+
+
+async def test_a_node_that_refused_is_asked_again_after_a_while() -> None:
+    bench = Bench(1)
+    bench.server.fail = lambda _: Forbidden(403, "Forbidden", "a webhook says no")
+    bench.create_pods(raw_pod("x"))
+    await bench.run_pass()
+    bench.server.fail = lambda _: None
+    bench.now += AVOID_S - 1
+    await bench.run_pass()
+    assert bench.nodes() == {"x": ""}
+    bench.now += 1
+    await bench.run_pass()
+    assert bench.nodes() == {"x": "n0"}
 
 
 async def test_a_pod_that_is_gone_when_it_is_bound_leaves_no_seat() -> None:

@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from tramontane.scheduler.forecast import LEAST_LEARNT, Forecast, Learner
+from tramontane.scheduler.forecast import LEAST_LEARNT, MOST_LEVEL, Forecast, Learner
+from tramontane.scheduler.gangs import Estimate
 
 START = 1_000_000.0
 
@@ -72,3 +73,29 @@ def test_levels_follow_how_estimates_come_true() -> None:
         learner.started(["a"], real)
         in_time += real <= estimate.p90_s
     assert in_time / 4000 == pytest.approx(0.9, abs=0.01)
+
+
+def test_nine_of_ten_come_in_time_even_while_each_wait_is_longer_than_all_before_it() -> None:
+    """No quotient that was seen is enough then: the estimate goes beyond the longest."""
+    rng, learner = random.Random(7), Learner()
+    in_time = 0
+    for start in range(500):
+        now = START + start * 10_000
+        estimate = learner.forecast.estimate(now, now + 100)
+        real = now + 100 * 1.05**start * rng.uniform(0.9, 1)
+        learner.waits({"a": now + 100}, now)
+        learner.started(["a"], real)
+        if start >= 100:
+            in_time += real <= estimate.p90_s
+    assert in_time / 400 == pytest.approx(0.9, abs=0.03)
+
+
+def test_an_estimate_is_bounded_however_often_it_came_true_too_late() -> None:
+    forecast = Forecast().learnt([(100.0, 2.0)] * 200)
+    for _ in range(1000):
+        forecast = forecast.came_true(Estimate(START, START), START + 1)
+    assert forecast.most == MOST_LEVEL
+    assert forecast.estimate(START, START + 100).p90_s < START + 200 * 150
+    for _ in range(1000):  # and it comes back
+        forecast = forecast.came_true(Estimate(START + 2, START + 2), START + 1)
+    assert forecast.estimate(START, START + 100).p90_s == START + 200

@@ -21,7 +21,7 @@ from tramontane.scheduler.gangs import (
     decode_gang,
 )
 from tramontane.scheduler.records import DeliveryRecord, PoolRecord, TenantRecord
-from tramontane.scheduler.timetable import UNLIMITED_S
+from tramontane.scheduler.releases import UNLIMITED_S
 from unit.scheduler.builders import LEVELS, NOW, WHOLE, Hall, after, gang, placed
 
 
@@ -207,11 +207,12 @@ def test_a_gang_without_pods_is_given_time_to_see_that_it_must_leave() -> None:
     order = Order("ns/urgent", NOW + 30, "why")
     told = replace(sits.told, phase="Preempting", ready=False, ready_since_s=NOW, order=order)
     sits = replace(sits, told=told)
-    early = hall().decide(sits, now=NOW + SETTLE_S - 1)
+    urgent = gang("urgent", 9, priority=9)
+    early = hall().decide(sits, urgent, now=NOW + SETTLE_S - 1)
     assert early.outcomes[sits.key].phase == "Preempting"
     assert early.look_again_s == NOW + SETTLE_S
-    # Nobody else wants the blade any more, so it may have it back.
-    assert hall().decide(sits, now=NOW + SETTLE_S).outcomes[sits.key].phase == "Placed"
+    # Nobody else can use the blade any more, so it may have it back.
+    assert hall().decide(sits, urgent, now=NOW + SETTLE_S).outcomes[sits.key].phase == "Placed"
 
 
 @pytest.mark.parametrize(
@@ -371,3 +372,23 @@ def test_durations_without_measure_are_bounded() -> None:
     record = decode_gang(raw)
     assert (record.max_runtime_s, record.grace_s) == (LONGEST_S, LONGEST_GRACE_S)
     clock.utc(NOW + LONGEST_S)
+
+
+@pytest.mark.parametrize(
+    "preemptor",
+    [
+        pytest.param([], id="deleted"),
+        pytest.param([gang("urgent", 2, priority=9, deleting=True)], id="on-its-way-out"),
+        pytest.param([gang("urgent", 2, priority=9, active=False)], id="suspended"),
+    ],
+)
+def test_an_order_falls_with_the_gang_that_it_is_for(preemptor: list[GangRecord]) -> None:
+    sits = runs("sits", "r0-0", "r0-1", "r0-2", "r0-3", for_s=None)
+    asked = hall().decide(sits, gang("urgent", 2, priority=9))
+    told = after(sits, asked.outcomes[sits.key])
+    assert told.told.order is not None
+    late_s = told.told.order.deadline_s + SETTLE_S  # its pods are gone, and its time is over
+    for now in (NOW + 1, late_s):
+        outcome = hall().decide(told, *preemptor, now=now).outcomes[sits.key]
+        assert (outcome.phase, outcome.ready, outcome.order) == ("Placed", True, None)
+        assert (outcome.placement, outcome.epoch) == (sits.placement, sits.told.epoch)

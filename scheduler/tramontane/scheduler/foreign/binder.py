@@ -5,7 +5,8 @@
     2. the pods are bound side by side, while passes go on; some of the client's lanes stay free
        for the statuses of gangs
     3. what was not answered is looked up; what was refused is tried again on the same node a few
-       times, then its seat counts as lost, and the next pass finds another one
+       times, then its seat counts as lost, and the next pass finds another one: its gang avoids
+       the node for a while, or a node that refuses everything would be asked again for ever
     4. nothing is ever unbound: a binding cannot be taken back
 
 A pod that waits costs no write as long as its gang starts at once. Else the first pod of the gang
@@ -15,6 +16,7 @@ gets the reason, as a condition and as an Event, once per reason.
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from tramontane.api import clock
@@ -28,7 +30,7 @@ from tramontane.scheduler import metrics
 from tramontane.scheduler.foreign.gangs import ForeignGang
 from tramontane.scheduler.foreign.member import UNSCHEDULABLE, Member, decode_member, is_foreign
 from tramontane.scheduler.foreign.roster import Roster
-from tramontane.scheduler.gangs import PLACED
+from tramontane.scheduler.gangs import PLACED, GangRecord
 from tramontane.scheduler.outcome import Outcome
 from tramontane.scheduler.records import FINISHED
 
@@ -37,6 +39,10 @@ log = logging.getLogger(__name__)
 IN_FLIGHT: Final = 24
 TRIES: Final = 4
 FIRST_RETRY_S: Final = 0.5
+# For so long a gang does not take a node that refused one of its pods.
+AVOID_S: Final = 60.0
+# That is, answers about this binding, and not about an API server that fails or is busy.
+REFUSED_AS: Final = frozenset({400, 403, 422})
 # A pod that we bound and that no watch has shown since is looked up.
 UNSEEN_S: Final = 30.0
 # For so long a gang may lack pods before that is said: they are being created, as a rule.
@@ -70,6 +76,19 @@ class Binder:
         self._looked_up: set[str] = set()
         self._said: dict[str, str] = {}
         self._since: dict[str, tuple[str, float]] = {}
+        self._refused: dict[tuple[str, str], float] = {}
+
+    def records(self, gangs: Mapping[str, ForeignGang], now_s: float) -> dict[str, GangRecord]:
+        """Return the gangs that a pass may place, avoiding the nodes that refused them lately."""
+        self._refused = {
+            refused: at_s for refused, at_s in self._refused.items() if now_s < at_s + AVOID_S
+        }
+        records = {key: one.record for key, one in gangs.items() if not one.lacking}
+        for uid, node in self._refused:
+            for key, record in records.items():
+                if any(pod.uid == uid for pod in gangs[key].pods):
+                    records[key] = replace(record, avoid=record.avoid | {node})
+        return records
 
     def carry_out(
         self, gangs: Mapping[str, ForeignGang], outcomes: Mapping[str, Outcome], now_s: float
@@ -141,8 +160,11 @@ class Binder:
                 unanswered = isinstance(error, Unreachable)
                 metrics.BINDINGS.labels("unanswered" if unanswered else "refused").inc()
                 log.warning("binding failed pod=%s node=%s error=%r", member.key, node, str(error))
+                if isinstance(error, ApiError) and error.status in REFUSED_AS:
+                    self._refused[member.uid, node] = now_s
                 await asyncio.sleep(FIRST_RETRY_S * 2**failures)
             else:
+                self._refused.pop((member.uid, node), None)
                 metrics.BINDINGS.labels("ok").inc()
                 return
         await self._look_up(member, now_s)

@@ -21,8 +21,8 @@ from tramontane.scheduler.fleet import FloatArray, Pool
 from tramontane.scheduler.gangs import GangRecord
 from tramontane.scheduler.leaving import gpu_hours_lost
 from tramontane.scheduler.place import Plan
+from tramontane.scheduler.releases import placed_since_s
 from tramontane.scheduler.shortage import Need, fits, lacks, needs_of, rooms_of
-from tramontane.scheduler.timetable import placed_since_s
 from tramontane.scheduler.topology import IntArray
 from tramontane.scheduler.unblocking.whatif import Case, Change
 from tramontane.scheduler.unblocking.wording import least
