@@ -89,10 +89,6 @@ def test_a_gang_that_is_made_anew_leaves_no_pod_of_the_old_life() -> None:
     assert [one[2] for one in seen.incidents] == ["gpu-0003"]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a gang that waits for a spare keeps its lost blade draining: it is never repaired",
-)
 def test_a_job_without_spares_gets_its_own_blade_back_repaired() -> None:
     seen = play(6, 6, [a_fault(600, "gpu-0003")], 3600)
     assert seen.violations == []

@@ -38,6 +38,18 @@ def test_failures_in_a_window(given: tuple[JobIncident, ...], count: int) -> Non
     assert in_window(given, USER_CAUSES, NOW, DAY_S) == count
 
 
+def test_a_full_list_of_several_causes_counts_them_all_for_the_whole_window() -> None:
+    mixed = sorted(
+        (*incidents(*range(0, 600, 60)), *incidents(*range(30, 630, 60), cause="NodeLost")),
+        key=lambda one: one.at,
+    )
+
+    assert len(mixed) == 20
+    assert in_window(mixed, USER_CAUSES, NOW, DAY_S) == 240
+    reported = [*incidents(1, cause="Straggler"), *incidents(2)]
+    assert in_window(reported, INFRA_CAUSES, NOW, DAY_S) == 0
+
+
 def test_the_wait_doubles_up_to_its_bound() -> None:
     backoff = Backoff(base="10s", max="1m")
 

@@ -13,6 +13,7 @@ from tramontane.controllers.trainingjob.progress import Marks
 from tramontane.kube.views import PodView
 from unit.trainingjob.builders import (
     NOW,
+    a_blade,
     a_gang,
     a_job,
     a_pod,
@@ -103,3 +104,78 @@ def test_a_second_loss_in_the_other_group_is_another_attempt() -> None:
     assert planned.status.attempt == 3
     assert planned.status.incidents[-1].seats == (0,)
     assert [one.name for one in planned.deletes] == ["llama-0"]
+
+
+def leaving(least: int = 1) -> World:
+    """Return the world in which a seat of the second group has been given a new place."""
+    fault = {"severity": "Degraded", "action": "Drain"}
+    sick = a_blade("b2", "Quarantined", reason="HardwareFault", verdict=fault)
+    world = grouped(least, blades={"b2": sick})
+    moved = a_gang(world.job, ("b0", "b1", "b4", "b3"), spec=plan(world).gang)
+    return replace(world, gang=moved)
+
+
+def test_only_the_group_that_a_seat_leaves_is_told_to_save() -> None:
+    world = leaving()
+    first = plan(world)
+    assert [one.name for one in first.drains] == ["llama-2", "llama-3"]
+
+    told = tuple(
+        replace(pod, annotations={**pod.annotations, "tramontane.dev/drain": "1"})
+        if pod.name in {"llama-2", "llama-3"}
+        else pod
+        for pod in pods()
+    )
+    world = after(world, first, pods=told, now=NOW + 9)
+    assert not plan(world).status.incidents
+    acts = plan(replace(world, now=NOW + 11))
+    assert [one.seats for one in acts.status.incidents] == [(2,)]
+    assert [one.name for one in acts.deletes] == ["llama-2"]
+    assert acts.status.incidents[0].running_after is None, "it has not even been replaced"
+
+
+def test_a_group_that_was_told_to_end_is_restarted_though_nothing_came_of_it() -> None:
+    world = leaving()
+    first = plan(world)
+    told = tuple(
+        replace(pod, annotations={**pod.annotations, "tramontane.dev/drain": "1"})
+        if pod.name in {"llama-2", "llama-3"}
+        else pod
+        for pod in pods()
+    )
+    # A loss in the other group breaks the handshake off, and the blade is well again.
+    blades = {**world.blades, "b0": quarantined("b0"), "b2": a_blade("b2")}
+    world = after(world, first, pods=told, blades=blades, now=NOW + 1)
+    lost = plan(world)
+    assert {one.name for one in lost.deletes} == {"llama-0", "llama-2"}
+
+
+def test_incidents_of_groups_that_are_still_broken_stay_open() -> None:
+    job = a_job(
+        running(step=50) | {"phase": "Recovering", "attempt": 2, "incidents": [
+            {"at": clock.micro(NOW - 5), "cause": "BladeFault", "blade": "b1", "seats": [1]},
+            {"at": clock.micro(NOW - 5), "cause": "BladeFault", "blade": "b3", "seats": [3]},
+        ]},
+        launcher={"type": "torchrun", "replicaGroups": 2},
+    )  # fmt: skip
+    marks = replace(MARKS, agent_attempt=2, first_step_at=NOW - 1)
+    there = (a_pod(0, "b0", 2), a_pod(1, "b1", 2), a_pod(2, "b2", 1))
+
+    planned = plan(a_world(job, pods=there, marks=marks, log_alive=True))
+
+    assert planned.status.phase is JobPhase.RUNNING
+    assert [bool(one.running_after) for one in planned.status.incidents] == [True, False]
+
+
+def a_light(**given: Any) -> PodView:
+    return replace(a_pod(0, "cpu-1"), name="llama-lighthouse", uid="light", labels={}, **given)
+
+
+def test_a_lighthouse_that_has_ended_is_made_anew() -> None:
+    world = replace(grouped(), blades={name: a_blade(name) for name in ("b0", "b1", "b2", "b3")})
+    assert plan(world).lighthouse
+    assert not plan(replace(world, pods=(*pods(), a_light()))).lighthouse
+
+    evicted = plan(replace(world, pods=(*pods(), a_light(phase="Failed"))))
+    assert not evicted.lighthouse
+    assert [one.name for one in evicted.deletes] == ["llama-lighthouse"]

@@ -206,7 +206,7 @@ def slow_world(stragglers: str, *, spares: tuple[str, ...] = ("b4",)) -> World:
     gang = Gang.model_validate(
         {**gang.to_dict(), "status": {**gang.status.to_dict(), "placement": placement}}
     )
-    return a_running_world(job, gang=gang, slow=Slow(3, 1.8, NOW - 70))
+    return a_running_world(job, gang=gang, slow=Slow(3, 1.8, NOW - 70, pods()[3].uid))
 
 
 def test_a_straggler_is_reported_once_an_hour() -> None:
@@ -282,3 +282,54 @@ def test_a_suspension_is_a_handshake_that_the_kubelets_hold() -> None:
     gone = plan(after(world, later, pods=(), now=NOW + 2))
     assert gone.status.phase is JobPhase.SUSPENDED
     assert gone.status.handshake is None
+
+
+def test_a_blade_that_broke_the_job_often_is_left_though_its_pods_are_there() -> None:
+    broke = [
+        {
+            "at": clock.micro(NOW - 60 * n),
+            "cause": "BladeFault",
+            "code": "rank-ended",
+            "blade": "b1",
+            "seats": [1],
+            "runningAfter": "5s",
+        }
+        for n in (2, 1)
+    ]
+    world = a_running_world(a_job(running(step=50, incidents=broke)))
+
+    planned = plan(world)
+
+    assert planned.gang is not None
+    assert [(one.seat, one.blade) for one in planned.gang.lost] == [(1, "b1")]
+    assert planned.status.phase is JobPhase.RUNNING
+
+
+def test_a_suspicion_is_of_one_pod() -> None:
+    world = slow_world("Move")
+    other = a_pod(3, "b3", 2)
+
+    planned = plan(replace(world, pods=(*pods(3), other)))
+
+    assert planned.gang is None
+
+
+def test_the_new_blade_is_lost_before_anybody_has_moved_there() -> None:
+    world, first = a_drain()
+    blades = {**world.blades, "b4": quarantined("b4")}
+
+    planned = plan(after(world, first, pods=drained(pods()), blades=blades, now=NOW + 1))
+
+    assert planned.status.incidents == ()
+    assert planned.status.phase is JobPhase.CHECKPOINTING
+    assert planned.gang is not None
+    assert sorted((one.seat, one.blade) for one in planned.gang.lost) == [(2, "b2"), (2, "b4")]
+
+
+def test_the_old_blade_turns_fatal_before_it_was_left() -> None:
+    world, first = a_drain()
+    blades = {**world.blades, "b2": quarantined("b2")}
+
+    planned = plan(after(world, first, pods=drained(pods()), blades=blades, now=NOW + 1))
+
+    assert causes(planned) == [("BladeFault", "xid-79", "b2", (2,))]

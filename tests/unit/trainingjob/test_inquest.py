@@ -19,6 +19,7 @@ from unit.trainingjob.builders import (
     a_node,
     a_world,
     after,
+    done,
     pods,
     running,
 )
@@ -312,3 +313,60 @@ def test_a_restart_that_never_steps_is_a_hang_too() -> None:
     assert planned.status.attempt == 3
     early = plan(replace(world, now=NOW - 100))
     assert [one.cause for one in early.status.incidents] == ["NodeLost"]
+
+
+def test_with_restart_gang_pods_are_made_anew_and_none_is_raised_as_well() -> None:
+    job = a_job(running(step=50), recovery={"restart": "Gang"})
+    words = saying(*(LastWords(True, (), ended(0.5)) for _ in range(4)))
+
+    planned = plan(a_world_of(replace(STEPPED, exited=ended(0.5)), job, words=words))
+
+    assert len(planned.deletes) == 4
+    assert planned.raises == ()
+
+
+def test_a_rank_that_has_done_its_work_does_not_hide_a_hang() -> None:
+    others = pods()
+    ended_pod = done(2, "b2")
+    there = (*others[:2], ended_pod, others[3])
+    marks = replace(STEPPED, step_at=NOW - 121)
+    asked = plan(replace(a_world_of(marks), pods=there))
+    assert [pod.name for pod in asked.ask] == ["llama-0", "llama-1", "llama-3"]
+
+
+def test_rank_0_has_done_its_work_and_others_never_end() -> None:
+    others = pods()
+    there = (done(0, "b0"), *others[1:])
+    marks = replace(STEPPED, exited=Exited(1, 0, NOW - 600), step_at=NOW - 601)
+    world = replace(a_world_of(marks, log_alive=False), pods=there)
+
+    assert len(plan(world).ask) == 3
+    assert plan(replace(world, now=NOW - 1)).ask == ()
+
+
+def test_a_blade_that_a_person_holds_takes_no_blame() -> None:
+    held = a_blade("b3", "Quarantined", reason="HeldByPerson")
+    words = saying(*(LastWords(True, (), ended(0.5)) for _ in range(4)))
+
+    planned = plan(crashed(words=words, blades={"b3": held}))
+
+    assert [one.cause for one in planned.status.incidents] == ["UserError"]
+
+
+def test_ranks_that_end_again_and_again_on_a_doubted_blade_wait() -> None:
+    earlier = {
+        "at": clock.micro(NOW - 30),
+        "cause": "BladeFault",
+        "code": "rank-ended",
+        "blade": "b3",
+        "seats": [3],
+        "runningAfter": "5s",
+    }
+    job = a_job(running(step=50, incidents=[earlier]))
+    words = saying(*(LastWords(True, (), ended(0.5)) for _ in range(4)))
+    marks = replace(STEPPED, exited=ended(0.5))
+
+    planned = plan(a_world_of(marks, job, words=words, blades={"b3": a_blade("b3", "Suspect")}))
+
+    assert planned.raises == ()
+    assert "the restart waits until" in (planned.status.message or "")

@@ -617,3 +617,64 @@ def test_the_last_life_s_step_is_kept_until_the_next_one_steps() -> None:
     second = plan(after(world, first, marks=Marks(agent_attempt=2)))
     assert second.status.step == 60
     assert IncidentCause.BLADE_FAULT is second.status.incidents[0].cause
+
+
+@pytest.mark.parametrize(
+    ("ready", "since", "lost", "grace"),
+    [
+        pytest.param("Unknown", NOW - 4, False, None, id="silent for 44 s"),
+        pytest.param("Unknown", NOW - 6, True, 0, id="silent for 46 s"),
+        pytest.param("False", NOW - 40, False, None, id="its kubelet says so, for 40 s"),
+        pytest.param("False", NOW - 46, True, FENCE_GRACE_S, id="its kubelet says so, for 46 s"),
+    ],
+)
+def test_a_node_that_is_not_ready(ready: str, since: float, lost: bool, grace: int | None) -> None:
+    nodes = {"b2": a_node("b2", ready, since)}
+    lost_blade = {"b2": a_blade("b2", "Lost", reason="NodeNotReady")}
+    world = a_world(a_job(running()), pods=pods(), nodes=nodes, blades=lost_blade)
+
+    planned = plan(world)
+
+    assert bool(planned.status.incidents) is lost
+    assert [one.grace_s for one in planned.deletes] == ([grace] if lost else [])
+
+
+def test_a_pod_that_its_own_agent_could_not_end_is_no_fault_of_the_user() -> None:
+    planned = plan(a_world(a_job(running()), pods=(*pods(3), failed(3, "b3", 70))))
+
+    assert causes(planned) == [("BladeFault", "rank-stuck", "b3", (3,))]
+
+
+def test_a_suspended_job_s_pods_on_a_dead_node_go_by_force() -> None:
+    leaving = tuple(map(going, pods()))
+    world = a_world(
+        a_job(running(), suspend=True),
+        pods=leaving,
+        nodes={"b2": a_node("b2", "Unknown", NOW - 50)},
+    )
+
+    planned = plan(world)
+
+    assert [(one.name, one.grace_s) for one in planned.deletes] == [("llama-2", 0)]
+    assert planned.after == 5.0
+
+
+def test_an_invalid_job_can_be_suspended_and_gives_way() -> None:
+    job = a_job(running(), suspend=True)
+    assert len(plan(a_world(job, pods=pods(), priority=None)).deletes) == 4
+
+    job = a_job(running())
+    gang = a_gang(job)
+    status = {**gang.status.to_dict(), "preempt": {"by": "ml/urgent"}}
+    gang = gang.model_validate({**gang.to_dict(), "status": status})
+    assert len(plan(a_world(job, gang=gang, pods=pods(), priority=None)).deletes) == 4
+
+
+def test_pods_that_went_while_nobody_looked_are_recorded() -> None:
+    job = a_job(running())
+
+    planned = plan(a_world(job, gang=a_gang(job, phase="Pending"), pods=()))
+
+    assert causes(planned) == [("Evicted", "placement-withdrawn", None, (0, 1, 2, 3))]
+    assert planned.status.attempt == 2
+    assert planned.record_first

@@ -14,6 +14,7 @@ from tramontane.controllers.trainingjob.plan import ANSWER_S, plan
 from tramontane.controllers.trainingjob.progress import Marks, Saved
 from unit.trainingjob.builders import (
     NOW,
+    Raw,
     a_gang,
     a_job,
     a_pod,
@@ -21,6 +22,7 @@ from unit.trainingjob.builders import (
     a_world,
     after,
     done,
+    failed,
     going,
     pods,
     running,
@@ -448,3 +450,30 @@ def test_time_without_steps_is_hang_while_the_log_is_read() -> None:
 
     assert "hang" not in lost(plan(world).status)
     assert lost(plan(replace(world, log_alive=True)).status)["hang"] == "70s"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        pytest.param({"suspend": True}, id="suspended"),
+        pytest.param({"priorityClassName": "gone"}, id="its class is gone"),
+    ],
+)
+def test_work_that_is_done_is_done_whatever_came_a_moment_later(given: Raw) -> None:
+    job = a_job(running(), **given)
+    ended = tuple(done(seat, f"b{seat}") for seat in range(4))
+    world = a_world(job, pods=ended, priority=None if "priorityClassName" in given else 0)
+
+    assert plan(world).status.phase is JobPhase.SUCCEEDED
+
+
+def test_pods_that_failed_as_they_had_to_give_way_are_recorded() -> None:
+    job = a_job(running())
+    gang = a_gang(job)
+    status = {**gang.status.to_dict(), "preempt": {"by": "ml/urgent"}}
+    gang = gang.model_validate({**gang.to_dict(), "status": status})
+
+    planned = plan(a_world(job, gang=gang, pods=tuple(failed(s, f"b{s}") for s in range(4))))
+
+    assert [one.cause for one in planned.status.incidents] == ["Preempted"]
+    assert planned.status.attempt == 2

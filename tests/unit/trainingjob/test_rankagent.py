@@ -231,6 +231,39 @@ def test_a_rank_that_a_peer_had_end_before_the_order_came_is_drained_not_done(
     agent.until(lambda: "event=started attempt=2" in agent.said)
 
 
+def test_a_replacement_that_met_its_peers_last_life_is_started_again(
+    agent: AgentUnderTest,
+) -> None:
+    agent.want(2)
+    agent.start(
+        """
+        import os, sys
+        out = os.environ["OUT"]
+        tries = len(open(out).readlines()) if os.path.exists(out) else 0
+        open(out, "a").write('{"try": true}\\n')
+        sys.exit(0 if tries else 1)
+        """,
+        TRAMONTANE_SEAT="2",
+        TRAMONTANE_ATTEMPT="2",
+    )
+
+    assert agent.ended() == 0
+    assert "event=retrying attempt=2 code=1" in agent.said
+    assert len(agent.out()) == 2
+
+
+@pytest.mark.parametrize(
+    ("seat", "epoch"),
+    [pytest.param("0", 2, id="seat 0"), pytest.param("2", 1, id="the first life")],
+)
+def test_others_are_not_started_again(agent: AgentUnderTest, seat: str, epoch: int) -> None:
+    agent.want(epoch)
+    agent.start("import sys; sys.exit(1)", TRAMONTANE_SEAT=seat, TRAMONTANE_ATTEMPT=str(epoch))
+
+    assert agent.ended() == 1
+    assert "retrying" not in agent.said
+
+
 def test_a_rank_that_ended_before_the_order_waits_as_long(agent: AgentUnderTest) -> None:
     agent.start("import sys; sys.exit(1)", TRAMONTANE_AGENT_WAIT_S="1", TRAMONTANE_SEAT="0")
     agent.until(lambda: "event=exited" in agent.said)

@@ -47,7 +47,7 @@ class Sampling:
 async def test_a_slow_rank_is_found_and_told() -> None:
     sampling = Sampling(1.0, 1.0, 1.0, 1.7)
     await sampling.rounds(3)
-    assert sampling.sampler.slow(KEY) == Slow(3, 1.7, NOW)
+    assert sampling.sampler.slow(KEY) == Slow(3, 1.7, NOW, "pod-3-b3-1")
     assert sampling.notified == [KEY]
 
     sampling.seconds = (1.0, 1.0, 1.0, 1.0)
@@ -76,7 +76,7 @@ async def test_who_cannot_be_judged_is_not_sampled(
 async def test_a_rank_that_cannot_be_read_is_neither_slow_nor_fast() -> None:
     sampling = Sampling(1.0, 1.0, None, 2.0)
     await sampling.rounds(3)
-    assert sampling.sampler.slow(KEY) == Slow(3, 2.0, NOW)
+    assert sampling.sampler.slow(KEY) == Slow(3, 2.0, NOW, "pod-3-b3-1")
 
 
 async def test_a_round_is_not_begun_before_its_time() -> None:

@@ -196,7 +196,12 @@ class NodePoolController:
         if node is None and blade is not None:
             owner = blade.spec.pool
         beat, now_s = self._beats.get(name), self._now_s()
-        gangs = self._informers.gangs.by_index("blade", name)
+        # A gang that has given the blade up, and waits for another, must not keep it from repair.
+        gangs = [
+            gang
+            for gang in self._informers.gangs.by_index("blade", name)
+            if node is None or name not in _given_up(gang)
+        ]
         policy = self._members.policy(owner) if owner is not None else None
         pool = policy.pool if policy is not None else ""
         if policy is not None and policy.usual != (usual := self._pools.usual(pool)):
@@ -351,7 +356,7 @@ class NodePoolController:
         self._tally.place(key, new)
         before = set(blades_of(old)) if old is not None else set()
         after = set(blades_of(new)) if new is not None else set()
-        for name in before ^ after:
+        for name in (before ^ after) | (_given_up(old) ^ _given_up(new)):
             blade = self._informers.blades.cache.get(name)
             if blade is not None and (
                 name not in self._informers.nodes.cache
@@ -432,3 +437,8 @@ def _claims(pool: NodePool | None) -> object:
 
 def _version(blade: Blade) -> int:
     return int(blade.metadata.resource_version or 0)
+
+
+def _given_up(gang: Gang | None) -> set[str]:
+    """Return the blades that the gang's owner has told the scheduler to take away."""
+    return {one.blade for one in gang.spec.lost} if gang is not None else set()

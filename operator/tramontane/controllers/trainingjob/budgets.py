@@ -36,12 +36,20 @@ def in_window(
     (a rack that lost power) is not mistaken for a day of them.
     """
     within = [
-        at for i in incidents if i.cause in causes and (at := clock.parse(i.at)) > now - window_s
+        at
+        for i in incidents
+        if i.cause in causes and not is_report(i) and (at := clock.parse(i.at)) > now - window_s
     ]
-    if len(incidents) < MAX_INCIDENTS or len(within) < len(incidents):
+    oldest = min((clock.parse(i.at) for i in incidents), default=now)
+    if len(incidents) < MAX_INCIDENTS or oldest <= now - window_s:
         return len(within)
-    span_s = max(now - min(within), min(window_s, _LEAST_SPAN_S))
+    span_s = max(now - oldest, min(window_s, _LEAST_SPAN_S))
     return max(len(within), int(len(within) * window_s / span_s))
+
+
+def is_report(incident: JobIncident) -> bool:
+    """Return whether nothing was restarted: a straggler was seen, and left where it is."""
+    return incident.cause is IncidentCause.STRAGGLER and incident.replaced_after is None
 
 
 def wait_s(backoff: Backoff, failures: int) -> float:

@@ -49,10 +49,17 @@ class Executor:
         self._kept.pop(uid, None)
 
     async def write_status(self, job: TrainingJob, status: TrainingJobStatus) -> None:
-        """Apply the whole status; the uid keeps it from another job of the same name."""
+        """Apply the whole status; the version keeps it from another job of the same name.
+
+        A uid does not: the API server takes the status of a custom resource with any.
+        """
         meta = job.metadata
         body = {
-            "metadata": {"name": meta.name, "namespace": meta.namespace, "uid": meta.uid},
+            "metadata": {
+                "name": meta.name,
+                "namespace": meta.namespace,
+                "resourceVersion": meta.resource_version,
+            },
             "status": status.to_dict(),
         }
         await self._client.apply(TRAININGJOBS, body, manager=MANAGER_OPERATOR, subresource="status")
@@ -145,7 +152,7 @@ class Executor:
         patch = {"metadata": {"uid": action.uid, "annotations": annotations}}
         try:
             await self._client.merge_patch(PODS, action.name, patch, job.metadata.namespace)
-        except (NotFound, Conflict):
+        except (NotFound, Conflict, Invalid):  # Invalid: another pod has the name by now
             return
         assumed.raised(action.uid, plan.status.attempt, self._now())
 
@@ -158,7 +165,7 @@ class Executor:
         }
         try:
             await self._client.merge_patch(PODS, action.name, patch, job.metadata.namespace)
-        except (NotFound, Conflict):
+        except (NotFound, Conflict, Invalid):  # Invalid: another pod has the name by now
             return
         assumed.drained(action.uid, action.attempt, self._now())
 

@@ -6,7 +6,7 @@ from tramontane.api.trainingjob import Handshake, JobPhase
 from tramontane.controllers.trainingjob import incidents as told
 from tramontane.controllers.trainingjob.actions import Said
 from tramontane.controllers.trainingjob.case import Case
-from tramontane.controllers.trainingjob.seats import WORKING, Seat, There, start_problem
+from tramontane.controllers.trainingjob.seats import Seat, There, start_problem
 from tramontane.controllers.trainingjob.status import Findings, steps_again
 from tramontane.controllers.trainingjob.validate import note_of
 
@@ -36,6 +36,7 @@ def findings(case: Case) -> tuple[Findings, tuple[Said, ...]]:
         stalled=stalled,
         handshake=case.handshake,
         growth=case.growth,
+        by_group=case.groups.count > 1,
         whole_groups=_whole_groups(case) if phase is JobPhase.RUNNING else (1, 1),
     )
     said: list[Said] = []
@@ -68,7 +69,7 @@ def _phase(case: Case) -> JobPhase:
     ran_on = old.phase is JobPhase.RUNNING and (not recovers or count > 1)
     if enough and (ran_on or steps_again(world, case.due[0], case.incidents)):
         return JobPhase.RUNNING
-    if recovers:
+    if recovers or old.phase is JobPhase.RECOVERING:
         return JobPhase.RECOVERING
     # A pod that is not ready for a moment has not begun a new life.
     if old.phase is JobPhase.RUNNING and not recovers:
@@ -78,9 +79,9 @@ def _phase(case: Case) -> JobPhase:
 
 def _works(case: Case, seat: Seat) -> bool:
     """Return whether the seat's pod is ready, in its present life and on a blade that is there."""
-    if seat.pod is None or not seat.pod.ready or seat.loss is not None or case.is_old(seat):
+    if seat.pod is None or not seat.pod.ready or case.is_old(seat):
         return False
-    return seat.there in WORKING
+    return seat.there is There.LEAVING or (seat.there is There.READY and seat.loss is None)
 
 
 def _whole_groups(case: Case) -> tuple[int, int]:

@@ -17,12 +17,15 @@ from tramontane.api.gang import (
     TopologyMode,
 )
 from tramontane.api.nodepool import NodePool
-from tramontane.api.trainingjob import TrainingJob, TrainingJobSpec
-from tramontane.controllers.trainingjob.budgets import INFRA_CAUSES
+from tramontane.api.trainingjob import IncidentCause, JobIncident, TrainingJob, TrainingJobSpec
+from tramontane.controllers.trainingjob.budgets import is_report
 from tramontane.controllers.trainingjob.template import gpus_of, pod_requests
 
 SLOT = "worker"
 _MOST_AVOIDED = 1000
+_BLADES_OWN = frozenset(
+    {IncidentCause.BLADE_FAULT, IncidentCause.NODE_LOST, IncidentCause.STRAGGLER}
+)
 
 
 def pool_for(job: TrainingJob, gang: Gang | None, pools: Mapping[str, NodePool]) -> NodePool | None:
@@ -142,6 +145,12 @@ def node_terms(pod: Mapping[str, Any]) -> Sequence[Any]:
     return required.get("nodeSelectorTerms") or ()
 
 
+def with_incidents(job: TrainingJob, incidents: tuple[JobIncident, ...]) -> TrainingJob:
+    """Return the job as it is once its incidents have been written."""
+    status = job.status.model_copy(update={"incidents": incidents})
+    return job.model_copy(update={"status": status})
+
+
 def avoided(job: TrainingJob) -> tuple[str, ...]:
     """Return the blades that broke this job `avoidAfter` times or more, sorted."""
     limit = job.spec.recovery.avoid_after
@@ -150,7 +159,7 @@ def avoided(job: TrainingJob) -> tuple[str, ...]:
     times = Counter(
         incident.blade
         for incident in job.status.incidents
-        if incident.blade is not None and incident.cause in INFRA_CAUSES
+        if incident.blade is not None and incident.cause in _BLADES_OWN and not is_report(incident)
     )
     return tuple(sorted(blade for blade, count in times.items() if count >= limit))[:_MOST_AVOIDED]
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tramontane.api.trainingjob import JobIncident, TrainingJobSpec
+from tramontane.controllers.trainingjob.observe import drained_of
 from tramontane.controllers.trainingjob.seats import Seat
 
 
@@ -32,16 +33,33 @@ class Groups:
         return seat // self.seats_each if self.count > 1 else 0
 
     def due(
-        self, seats: Sequence[Seat], incidents: Sequence[JobIncident], attempt: int
+        self,
+        seats: Sequence[Seat],
+        incidents: Sequence[JobIncident],
+        attempt: int,
+        *,
+        saves: bool = False,
     ) -> tuple[int, ...]:
         """Return the epoch that each seat's pod ought to have.
 
-        A group that an open incident names is due at the present attempt; the others stay at the
-        newest epoch that they have.
+        A group is due at the present attempt while seats of it that an open incident names have
+        no new pods, or when its ranks have been told to end, unless the job `saves` just now. The
+        others stay at the newest epoch that they have: one that is coming back is not disturbed.
         """
         if self.count == 1:
             return (attempt,) * len(seats)
-        hit = {self.of_seat(n) for one in incidents if one.running_after is None for n in one.seats}
+        hit = {
+            self.of_seat(n)
+            for one in incidents
+            if one.running_after is None and one.replaced_after is None
+            for n in one.seats
+        }
+        if not saves:
+            hit |= {
+                self.of_seat(seat.number)
+                for seat in seats
+                if seat.pod is not None and drained_of(seat.pod) >= seat.epoch > 0
+            }
         newest = [0] * self.count
         for seat in seats:
             group = self.of_seat(seat.number)

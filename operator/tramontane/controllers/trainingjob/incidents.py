@@ -36,6 +36,8 @@ MAX_SEATS_NAMED = 256
 MAX_CODE = 128
 # More incidents than this at one moment are told by cause: the list has room for 20.
 _MOST_AT_ONCE = 8
+# A kubelet has restarted a rank so often within its back-off: it will not come up by itself.
+_CRASH_LOOP = 3
 _MOVED = frozenset({IncidentCause.BLADE_FAULT, IncidentCause.NODE_LOST, IncidentCause.STRAGGLER})
 _BY_BLADE = frozenset({IncidentCause.BLADE_FAULT, IncidentCause.NODE_LOST})
 
@@ -65,19 +67,49 @@ def news(world: World, seats: Sequence[Seat], due: Sequence[int]) -> list[News]:
 
     `due` is the epoch that each seat's pod ought to have.
     """
-    named = {seat for one in world.job.status.incidents if is_open(one) for seat in one.seats}
-    suspects = [
-        seat.blade
-        for seat in seats
-        if seat.there not in {There.DONE, There.TAKEN}
-        and (seat.loss is not None or not is_sound(world, seat.blade))
-    ]
+    still = [one for one in world.job.status.incidents if is_open(one)]
+    named = {seat for one in still for seat in one.seats}
+    # Whose blade is to blame is only asked where a rank has failed.
+    suspects = _suspects(world, seats) if any(s.there is There.FAILED for s in seats) else []
     ranks = Ranks.of(world.job)
+    if not still:
+        loops = _crash_loops(world, seats, ranks)
+        if loops:
+            return loops
     told = (
         _told(world, seat, due[seat.number], ranks, suspects, is_named=seat.number in named)
         for seat in seats
     )
     return [one for one in told if one is not None]
+
+
+def _crash_loops(world: World, seats: Sequence[Seat], ranks: Ranks) -> list[News]:
+    """Return the first rank that its kubelet restarts in vain: without an agent nothing else tells.
+
+    Survivors of a loss crash, too, until their peer is back; so this is asked only while no
+    incident is open.
+    """
+    if ranks.agent or not ranks.kubelet_restarts:
+        return []
+    for seat in seats:
+        rank = ranks.view(seat.pod) if seat.pod is not None and seat.there in ALIVE else None
+        if rank is None or rank.reason != "CrashLoopBackOff" or rank.restart_count < _CRASH_LOOP:
+            continue
+        sound = is_sound(world, seat.blade)
+        cause = IncidentCause.USER_ERROR if sound else IncidentCause.BLADE_FAULT
+        code = f"exit-{rank.last_exit_code}"
+        return [News(cause, code, seat.blade, seat.number, world.now)]
+    return []
+
+
+def _suspects(world: World, seats: Sequence[Seat]) -> list[str]:
+    """Return the blades against which something speaks."""
+    return [
+        seat.blade
+        for seat in seats
+        if seat.there not in {There.DONE, There.TAKEN}
+        and (seat.loss is not None or not is_sound(world, seat.blade))
+    ]
 
 
 def _told(
@@ -94,25 +126,34 @@ def _told(
     is_news = not is_named or (pod is not None and seat.epoch >= attempt)
     if seat.there in {There.DONE, There.TAKEN}:
         return None
-    if seat.loss is not None:
+    if seat.loss is not None and seat.there is not There.LEAVING:
         since = min(seat.loss.since, world.now)
         told = News(seat.loss.cause, seat.loss.code, seat.blade, seat.number, since)
     elif pod is None:
         is_news = _went(world, seat, attempt, is_named=is_named)
         told = _evicted(world, seat, seat.blade, "pod-deleted")
-    elif seat.there is There.MISPLACED:
-        told = _evicted(world, seat, pod.node or "", "placement-changed")
+    elif seat.there is There.MISPLACED and not (pod.finished and seat.epoch >= attempt):
+        told = _misplaced(world, seat, pod)
     elif seat.epoch >= attempt and seat.there is There.GOING:
         told = _evicted(world, seat, seat.blade, "pod-deleted")
-    elif seat.epoch >= attempt and seat.there is There.FAILED:
+    elif seat.epoch >= attempt and seat.there in {There.FAILED, There.MISPLACED}:
         told = _failed(world, seat, pod, ranks, suspects)
     return told if is_news else None
+
+
+def _misplaced(world: World, seat: Seat, pod: PodView) -> News:
+    """Return the news of a pod whose seat is elsewhere by now, maybe by our own order."""
+    if (why := seat.planned) is not None:
+        return News(why.cause, why.code, pod.node or "", seat.number, min(why.since, world.now))
+    return _evicted(world, seat, pod.node or "", "placement-changed")
 
 
 def _went(world: World, seat: Seat, attempt: int, *, is_named: bool) -> bool:
     """Return whether the seat had a pod that somebody else deleted."""
     if world.vanished.get(seat.number, -1) >= attempt:
         return True
+    if world.job.spec.launcher.replica_groups > 1:
+        return False  # it may run with pods that have never been made
     return world.job.status.phase is JobPhase.RUNNING and not is_named
 
 
@@ -205,8 +246,9 @@ def with_replacements(
     def seen(incident: JobIncident) -> JobIncident:
         if not is_open(incident) or incident.replaced_after is not None:
             return incident
-        there = [by_number[seat] for seat in incident.seats if seat in by_number]
-        if not there or not all(s.there in ALIVE and s.epoch >= due[s.number] for s in there):
+        # Of seats that are no more, because the gang is smaller now, all others stand in.
+        there = [by_number[n] for n in incident.seats if n in by_number] or list(seats)
+        if not all(s.there in ALIVE and s.epoch >= due[s.number] for s in there):
             return incident
         passed = format_duration(max(0.0, now - clock.parse(incident.at)))
         moved = there[0].blade != incident.blade

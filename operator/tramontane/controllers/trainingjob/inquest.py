@@ -44,11 +44,15 @@ class Inquest:
 def inquest(case: Case) -> Inquest:
     """Return what ended the present life, or whom to ask; nothing while it lives. O(seats)."""
     world, marks = case.world, case.world.marks
-    first = case.seats[0]
-    if marks is None or case.handshake is not None or not _lives(case, first):
-        return Inquest()
     group = case.groups.of_seat(0)
-    ranks = [seat for seat in case.seats if case.groups.of_seat(seat.number) == group]
+    # A rank that has done its work has nothing to tell, and is no proof that the others live.
+    ranks = [
+        seat
+        for seat in case.seats
+        if case.groups.of_seat(seat.number) == group and seat.there is not There.DONE
+    ]
+    if marks is None or case.handshake is not None or not ranks:
+        return Inquest()
     if any(seat.loss is not None or not _lives(case, seat) for seat in ranks):
         return Inquest()
     own = _own_end(marks.exited, case.due[0])

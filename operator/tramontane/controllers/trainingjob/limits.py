@@ -19,6 +19,7 @@ from tramontane.controllers.trainingjob.seats import ALIVE, There
 from tramontane.kube.views import PodView
 
 _LINES_SHOWN = 10
+_ENDED_ON_DOUBTED = frozenset({"rank-ended", "rank-stuck"})
 
 
 def spent(case: Case, news: Sequence[News]) -> tuple[JobReason, str] | None:
@@ -45,8 +46,9 @@ def spent(case: Case, news: Sequence[News]) -> tuple[JobReason, str] | None:
 
 def failed_pods(case: Case, news: Sequence[News]) -> tuple[PodView, ...]:
     """Return the pod whose log says why a budget is spent, if the user's."""
-    seat = case.seats[news[0].seat]
-    return (seat.pod,) if seat.pod is not None and news[0].cause in budgets.USER_CAUSES else ()
+    blamed = (case.seats[one.seat].pod for one in news if one.cause in budgets.USER_CAUSES)
+    pod = next((pod for pod in blamed if pod is not None), None)
+    return (pod,) if pod is not None else ()
 
 
 def last_words(case: Case, news: Sequence[News]) -> str | None:
@@ -65,7 +67,7 @@ def held_until(case: Case) -> float:
     |---|---|
     | a UserError | recovery.backoff, by the failures in the window; none for a first crash of \
 which all pods are there |
-    | a Hang | recovery.backoff, by the hangs in the window but the first |
+    | a Hang, or a rank that ended on a blade that is not sound | the same, by such in the window |
     | a pod that a kubelet refused, or put out | 2 s, doubling for each such incident of the seats |
     | neither | none |
     """
@@ -80,7 +82,7 @@ which all pods are there |
             # What costs no pod is tried again at once, the first time.
             count -= all(case.seats[n].there in ALIVE for n in one.seats if n < len(case.seats))
             until = max(until, at + budgets.wait_s(recovery.backoff, count))
-        elif one.cause is IncidentCause.HANG:
+        elif one.cause is IncidentCause.HANG or one.code in _ENDED_ON_DOUBTED:
             window_s = seconds(recovery.infra_failures.window)
             count = budgets.in_window(case.incidents, frozenset({one.cause}), case.now, window_s)
             until = max(until, at + budgets.wait_s(recovery.backoff, count - 1))

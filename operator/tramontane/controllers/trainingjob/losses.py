@@ -65,17 +65,31 @@ def loss_of(world: World, name: str, pool: NodePool) -> Loss | None:
     is_lost = blade is not None and blade.status.state is BladeState.LOST
     code = _code(blade) if blade is not None and is_lost else "node-not-ready"
     if node.ready is not True:
-        silence_s = SILENT_ALREADY_S + world.now - node.ready_since
-        if silence_s >= seconds(world.job.spec.recovery.node_lost_after):
-            return Loss(IncidentCause.NODE_LOST, code, node.ready_since, node_gone=True)
+        if is_silent(world, name):
+            gone = node.ready is None
+            return Loss(IncidentCause.NODE_LOST, code, node.ready_since, node_gone=gone)
     elif blade is not None and is_lost:
         return Loss(IncidentCause.NODE_LOST, code, _since(blade, world.now), node_gone=False)
     when = _leaves(world, blade, pool) if blade is not None else None
     if blade is None or when is None:
         return None
     since, planned = _fault_since(blade, world.now), when is DrainWhen.AT_CHECKPOINT
-    node_gone = node.ready is not True
+    node_gone = node.ready is None
     return Loss(IncidentCause.BLADE_FAULT, _code(blade), since, node_gone, planned)
+
+
+def is_silent(world: World, name: str) -> bool:
+    """Return whether the node is gone, or has not been Ready for nodeLostAfter.
+
+    Unknown means that its kubelet is silent, and has been for a while; False that the kubelet
+    itself says so.
+    """
+    node = world.nodes.get(name)
+    if node is None or node.ready is True:
+        return node is None
+    already_s = SILENT_ALREADY_S if node.ready is None else 0.0
+    silence_s = already_s + world.now - node.ready_since
+    return silence_s >= seconds(world.job.spec.recovery.node_lost_after)
 
 
 def is_sound(world: World, name: str) -> bool:
@@ -86,7 +100,8 @@ def is_sound(world: World, name: str) -> bool:
     verdict = blade.status.verdict
     if verdict is not None and verdict.severity in {Severity.FATAL, Severity.DEGRADED}:
         return False
-    return blade.status.state in {BladeState.HEALTHY, BladeState.UNKNOWN}
+    held = blade.status.reason is BladeReason.HELD_BY_PERSON
+    return held or blade.status.state in {BladeState.HEALTHY, BladeState.UNKNOWN}
 
 
 def _drain_of(blade: Blade, pool: NodePool) -> DrainWhen | None:

@@ -25,16 +25,17 @@ from tramontane.api.trainingjob import (
 )
 from tramontane.controllers.trainingjob import budgets, gangs, handshake, limits, podwork, stall
 from tramontane.controllers.trainingjob import incidents as told
-from tramontane.controllers.trainingjob.actions import Life, Plan, Said
+from tramontane.controllers.trainingjob.actions import Life, Plan
 from tramontane.controllers.trainingjob.case import Case
 from tramontane.controllers.trainingjob.cost import next_cost
+from tramontane.controllers.trainingjob.ending import ended
 from tramontane.controllers.trainingjob.findings import findings
 from tramontane.controllers.trainingjob.groups import Groups
 from tramontane.controllers.trainingjob.incidents import News
 from tramontane.controllers.trainingjob.inquest import inquest
-from tramontane.controllers.trainingjob.observe import World, seat_of
+from tramontane.controllers.trainingjob.observe import World
 from tramontane.controllers.trainingjob.seats import ALIVE, There, look
-from tramontane.controllers.trainingjob.status import Findings, follow
+from tramontane.controllers.trainingjob.status import follow
 
 # How soon to look again at what no event announces.
 _CHECK_S = 1.0
@@ -52,21 +53,18 @@ def plan_placed(
     `begins` says that the attempt is not in the status yet, though another one was.
     """
     case = _case(world, pool, placement, attempt, begins=begins)
-    seats = case.seats
 
     # 1. The end.
-    if all(seat.there is There.DONE for seat in seats):
-        return _end(case, JobPhase.SUCCEEDED, None, f"all {len(seats)} ranks ended with 0")
     if (limit := limits.time_limit_left(world)) is not None and limit <= 0:
         text = f"ran for spec.maxRuntime ({world.job.spec.max_runtime})"
-        return _end(case, JobPhase.FAILED, JobReason.TIME_LIMIT, text)
+        return _end(case, JobReason.TIME_LIMIT, text)
 
     # 2. What is news.
     case, news = _with_news(case)
     if (spent := limits.spent(case, news)) is not None:
         if (words := limits.last_words(case, news)) is None:
             return Plan(world.job.status, ask=limits.failed_pods(case, news), after=_CHECK_S)
-        return _end(case, JobPhase.FAILED, spent[0], spent[1] + words)
+        return _end(case, spent[0], spent[1] + words)
 
     # 3. What is planned.
     if not news:
@@ -91,7 +89,6 @@ def _carried_out(case: Case, placement: Placement, limit_s: float | None) -> Pla
     status = follow(case.world, found)
     if status.phase is JobPhase.RUNNING:
         case = replace(case, incidents=status.incidents)
-    has_light = any(seat_of(pod) < 0 for pod in case.world.own_pods)
     seat_0 = seats[0].pod if seats[0].there in ALIVE | {There.LEAVING} else None
     return Plan(
         status,
@@ -99,7 +96,7 @@ def _carried_out(case: Case, placement: Placement, limit_s: float | None) -> Pla
         gang=_gang(case),
         life=Life(case.attempt, case.gpus, placement.seats) if creates else None,
         creates=creates,
-        lighthouse=case.groups.count > 1 and not leaves_all and not has_light,
+        lighthouse=case.groups.count > 1 and not leaves_all and not podwork.lights(case),
         deletes=deletes or podwork.deletes(case),
         raises=raises,
         drains=handshake.drains(case) if waits else (),
@@ -118,7 +115,7 @@ def _case(
     seats = look(world, placement, pool)
     groups = Groups.of(job.spec, len(seats))
     # The first attempt needs no record before its pods: they carry it.
-    attempt = max(attempt, 1)
+    attempt, saves = max(attempt, 1), handshake.going_on(world)
     case = Case(
         world=world,
         pool=pool,
@@ -129,8 +126,8 @@ def _case(
         incidents=job.status.incidents,
         restarts=job.status.restarts,
         begins_anew=begins,
-        due=groups.due(seats, job.status.incidents, attempt),
-        handshake=handshake.going_on(world),
+        due=groups.due(seats, job.status.incidents, attempt, saves=saves is not None),
+        handshake=saves,
     )
     return replace(case, growth=handshake.growth(case))
 
@@ -160,8 +157,16 @@ def _with_news(case: Case) -> tuple[Case, list[News]]:
 def _begun_anew(case: Case, news: Sequence[News]) -> Case:
     """Return the case in its next attempt, unless nobody has begun the present one."""
     incidents = told.recorded(case.incidents, news, case.now)
-    begun = any(not case.is_old(seat) and seat.pod is not None for seat in case.seats) or any(
-        epoch >= case.attempt for epoch in case.world.vanished.values()
+    hit = {case.groups.of_seat(one.seat) for one in news}
+    begun = (
+        case.world.job.status.phase is JobPhase.RUNNING
+        or any(
+            not case.is_old(seat)
+            and seat.pod is not None
+            and case.groups.of_seat(seat.number) in hit
+            for seat in case.seats
+        )
+        or any(epoch >= case.attempt for epoch in case.world.vanished.values())
     )
     attempt = case.attempt + 1 if begun else case.attempt
     causes = [one.cause for one in news]
@@ -187,6 +192,9 @@ def _with_report(case: Case) -> Case:
         and case.now - clock.parse(one.at) < _TOLD_AGAIN_S
         for one in case.incidents
     ):
+        return case
+    pod = case.seats[slow.seat].pod
+    if pod is None or pod.uid != slow.uid:
         return case
     blade = case.seats[slow.seat].blade
     news = News(
@@ -241,8 +249,7 @@ def _gang(case: Case) -> GangSpec | None:
         for seat in case.seats
         if seat.planned is not None and seat.pod is not None and seat.pod.node
     ]
-    status = world.job.status.model_copy(update={"incidents": case.incidents})
-    job = world.job.model_copy(update={"status": status})
+    job = gangs.with_incidents(world.job, case.incidents)
     avoid = gangs.avoided(job)
     lost += [
         (seat.number, seat.blade)
@@ -255,28 +262,16 @@ def _gang(case: Case) -> GangSpec | None:
     return None if wanted == world.gang.spec else wanted
 
 
-def _end(case: Case, phase: JobPhase, reason: JobReason | None, message: str) -> Plan:
-    """Finish the job; what still runs is deleted at the next look, after this has been written."""
-    world = case.world
-    key = f"TrainingJob {world.job.key}"
-    status = follow(
-        world,
-        Findings(
-            phase=phase,
-            reason=reason,
-            message=f"{key}: {message}" if reason else message,
-            ready=0,
-            size=len(case.seats),
-            gpus=0,
-            attempt=case.attempt,
-            incidents=case.incidents,
-            restarts=case.restarts,
-            placed=True,
-        ),
-    )
-    kind = "Normal" if phase is JobPhase.SUCCEEDED else "Warning"
-    return Plan(
-        status, record_first=True, events=(Said(kind, reason or phase, message),), after=0.0
+def _end(case: Case, reason: JobReason, message: str) -> Plan:
+    """Fail the job."""
+    return ended(
+        case.world,
+        reason,
+        message,
+        size=len(case.seats),
+        attempt=case.attempt,
+        incidents=case.incidents,
+        restarts=case.restarts,
     )
 
 

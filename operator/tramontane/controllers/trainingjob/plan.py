@@ -6,8 +6,9 @@ Read from top to bottom; the first line that holds decides.
 |---|---|
 | being deleted | nothing: owner references take the rest away |
 | finished | the gang gives its blades up, what still runs is deleted; after its ttl the job goes |
-| invalid | Stalled, Misconfigured; nothing that exists is touched |
+| done: every rank ended with 0 | Succeeded |
 | suspended | the gang gives its blades up, all pods go with their grace |
+| invalid | Stalled, Misconfigured; nothing that exists is touched, but it gives way if it must |
 | without a pool | NoMatchingPool |
 | without its Gang, or with another spec in it | the Gang is applied |
 | changing its size, its pods gone | `resize`: the gang is placed anew |
@@ -24,14 +25,16 @@ from tramontane.api import clock
 from tramontane.api.gang import Gang, GangPhase, GangSpec
 from tramontane.api.nodepool import NodePool
 from tramontane.api.reasons import PendingReason
-from tramontane.api.trainingjob import HandshakeWhy, IncidentCause, JobPhase
-from tramontane.controllers.trainingjob import budgets, gangs, handshake, resize
+from tramontane.api.trainingjob import Handshake, HandshakeWhy, IncidentCause, JobPhase
+from tramontane.controllers.trainingjob import budgets, ending, gangs, handshake, resize
 from tramontane.controllers.trainingjob import incidents as told
 from tramontane.controllers.trainingjob.actions import Delete, Plan, Said
 from tramontane.controllers.trainingjob.durations import seconds
 from tramontane.controllers.trainingjob.incidents import News
+from tramontane.controllers.trainingjob.losses import is_silent
 from tramontane.controllers.trainingjob.observe import World, epoch_of, seat_of
 from tramontane.controllers.trainingjob.placed import plan_placed
+from tramontane.controllers.trainingjob.seats import Ranks
 from tramontane.controllers.trainingjob.status import FINISHED, Findings, follow
 from tramontane.controllers.trainingjob.validate import problem_of, spares_problem
 from tramontane.kube.views import PodView
@@ -40,6 +43,7 @@ from tramontane.kube.views import PodView
 SOON_S = 2.0
 ANSWER_S = 2.0
 LATER_S = 30.0
+_CHECK_S = 5.0
 _HELD = frozenset({JobPhase.SUSPENDED, JobPhase.CHECKPOINTING})
 _HOLDS_NOTHING = frozenset({None, JobPhase.QUEUED, JobPhase.SUSPENDED})
 
@@ -51,15 +55,39 @@ def plan(world: World) -> Plan:
         return Plan(status)
     if status.phase in FINISHED:
         return _plan_finished(world)
-    if (problem := _problem(world)) is not None:
-        return _plan_stalled(world, PendingReason.MISCONFIGURED, problem)
+    if ending.is_done(world):
+        return _plan_done(world)
+    return _plan_unfinished(world)
+
+
+def _plan_unfinished(world: World) -> Plan:
+    job, gang = world.job, world.gang
+    # Whoever is to give way need not be right.
     if job.spec.suspend:
         return _plan_suspended(world)
+    if (problem := _problem(world)) is not None:
+        if gang is not None and not world.gang_is_foreign and gang.status.preempt is not None:
+            return _plan_unplaced(world, None, _next_attempt(world))
+        return _plan_stalled(world, PendingReason.MISCONFIGURED, problem)
     pool = gangs.pool_for(job, world.gang, world.pools)
     if pool is None:
         message = gangs.no_pool_message(job, world.pools)
         return _plan_stalled(world, PendingReason.NO_MATCHING_POOL, message)
     return _plan_gang(world, pool)
+
+
+def _plan_done(world: World) -> Plan:
+    old = world.job.status
+    size = sum(1 for pod in world.own_pods if seat_of(pod) >= 0)
+    return ending.ended(
+        world,
+        None,
+        f"all {size} ranks ended with 0",
+        size=size,
+        attempt=_attempt(world),
+        incidents=old.incidents,
+        restarts=old.restarts,
+    )
 
 
 def _problem(world: World) -> str | None:
@@ -98,7 +126,7 @@ def _plan_stalled(world: World, reason: PendingReason, message: str) -> Plan:
     """Say what only people can put right; what runs, runs on."""
     old = world.job.status
     phase = JobPhase.QUEUED if old.phase in _HOLDS_NOTHING else old.phase
-    ready = sum(1 for pod in world.own_pods if pod.ready and not pod.deleting)
+    ready = sum(1 for pod in world.own_pods if pod.ready and not pod.deleting and seat_of(pod) >= 0)
     status = follow(
         world,
         Findings(
@@ -124,9 +152,7 @@ def _plan_stalled(world: World, reason: PendingReason, message: str) -> Plan:
 def _plan_suspended(world: World) -> Plan:
     """Give the blades up and let the pods go with their grace, for a last checkpoint."""
     old, pods = world.job.status, world.own_pods
-    deletes = tuple(
-        Delete(pod.name, pod.uid, None, "the job is suspended") for pod in pods if not pod.deleting
-    )
+    deletes = _all_of(world, "the job is suspended")
     status = follow(
         world,
         Findings(
@@ -152,6 +178,7 @@ def _plan_suspended(world: World) -> Plan:
         deletes=deletes,
         events=said,
         follow=_log_to_the_end(world),
+        after=_CHECK_S if pods else None,
     )
 
 
@@ -242,20 +269,11 @@ def _plan_unplaced(world: World, wanted: GangSpec | None, attempt: int) -> Plan:
     if pods and old.phase not in _HOLDS_NOTHING:
         phase = JobPhase.CHECKPOINTING
     found, restarts = old.incidents, old.restarts
-    gone = [pod for pod in pods if epoch_of(pod) >= attempt and not pod.finished]
-    if gone and gang is not None:
-        given_way = gang.status.preempt is not None or gang.status.phase is GangPhase.PREEMPTING
-        cause = IncidentCause.PREEMPTED if given_way else IncidentCause.EVICTED
-        by = gang.status.preempt.by if gang.status.preempt else "placement-withdrawn"
-        news = [News(cause, by, pod.node or "", seat_of(pod), world.now) for pod in gone]
-        found = told.recorded(found, news, world.now)
-        restarts = budgets.counted(restarts, [cause])
+    gone = _gone(world, gang, attempt) if gang is not None else []
+    if gone:
+        found = told.recorded(found, gone, world.now)
+        restarts = budgets.counted(restarts, [gone[0].cause])
         attempt += 1
-    deletes = tuple(
-        Delete(pod.name, pod.uid, None, "its placement was taken away")
-        for pod in pods
-        if not pod.deleting
-    )
     message = gang.status.message if gang is not None else None
     status = follow(
         world,
@@ -267,25 +285,59 @@ def _plan_unplaced(world: World, wanted: GangSpec | None, attempt: int) -> Plan:
             attempt=attempt,
             incidents=found,
             restarts=restarts,
-            handshake=handshake.begun(world, HandshakeWhy.PREEMPT)
-            if phase is JobPhase.CHECKPOINTING
-            else None,
+            handshake=_giving_way(world, gives_way=bool(gone)) if pods else None,
             stalled=reason in {PendingReason.EXCEEDS_POOL, PendingReason.NO_MATCHING_POOL},
         ),
     )
     said: tuple[Said, ...] = ()
     if gone:
-        said = (Said("Warning", found[-1].cause, f"{len(gone)} pods leave their blades"),)
+        said = (Said("Warning", found[-1].cause, f"{len(gone)} seats leave their blades"),)
     elif reason is not None and reason is not old.reason:
         said = (Said("Normal", reason, status.message or ""),)
     return Plan(
         status,
         record_first=found != old.incidents,
         gang=wanted,
-        deletes=deletes,
+        deletes=_all_of(world, "its placement was taken away"),
         events=said,
         follow=_log_to_the_end(world),
+        after=_CHECK_S if pods else None,
     )
+
+
+def _gone(world: World, gang: Gang, attempt: int) -> list[News]:
+    """Return the seats that lose their place, or have lost their pods while nobody looked."""
+    old, ranks = world.job.status, Ranks.of(world.job)
+    seats = [
+        (seat_of(pod), pod.node or "")
+        for pod in world.own_pods
+        if seat_of(pod) >= 0 and epoch_of(pod) >= attempt and ranks.exit_code(pod) != 0
+    ]
+    if not world.own_pods and old.phase in {JobPhase.RUNNING, JobPhase.RECOVERING}:
+        seats = [(number, "") for number in range(old.size or 0)]
+    given_way = gang.status.preempt is not None or gang.status.phase is GangPhase.PREEMPTING
+    cause = IncidentCause.PREEMPTED if given_way else IncidentCause.EVICTED
+    by = gang.status.preempt.by if gang.status.preempt else "placement-withdrawn"
+    return [News(cause, by, node, seat, world.now) for seat, node in seats]
+
+
+def _all_of(world: World, why: str) -> tuple[Delete, ...]:
+    """Return the deletion of all pods: with their grace, by force where nobody can end them."""
+    return tuple(
+        Delete(pod.name, pod.uid, 0 if gone else None, "its node is gone" if gone else why)
+        for pod in world.own_pods
+        for gone in (pod.node is not None and seat_of(pod) >= 0 and is_silent(world, pod.node),)
+        if gone or not pod.deleting
+    )
+
+
+def _giving_way(world: World, *, gives_way: bool) -> Handshake | None:
+    """Return the handshake of pods that go because their placement was taken away."""
+    old, gang = world.job.status.handshake, world.gang
+    preempted = gang is not None and gang.status.preempt is not None
+    if gives_way or preempted or (old is not None and old.why is HandshakeWhy.PREEMPT):
+        return handshake.begun(world, HandshakeWhy.PREEMPT)
+    return old
 
 
 def _log_to_the_end(world: World) -> PodView | None:

@@ -48,17 +48,36 @@ def deletes(case: Case) -> tuple[Delete, ...]:
         for pod in case.world.own_pods
         if seat_of(pod) >= len(case.seats) and not pod.deleting
     ]
+    found += [
+        Delete(pod.name, pod.uid, 0, "the lighthouse has ended")
+        for pod in lights(case)
+        if (pod.finished and not pod.deleting) or (pod.deleting and _is_dark(case, pod))
+    ]
     return tuple(found)
+
+
+def lights(case: Case) -> tuple[PodView, ...]:
+    """Return the lighthouse's pods: one at most, and it has no seat."""
+    return tuple(pod for pod in case.world.own_pods if seat_of(pod) < 0)
+
+
+def _is_dark(case: Case, pod: PodView) -> bool:
+    """Return whether the pod's node cannot say that the pod has ended, as far as we know it."""
+    node = case.world.nodes.get(pod.node or "")
+    return node is not None and node.ready is not True
 
 
 def _order(case: Case, seat: Seat, pod: PodView, *, whole: bool) -> Delete | None:
     """Return the deletion of a seat's pod, by the table of `deletes`, or None."""
+    if seat.there in ALIVE and seat.loss is None and not whole:
+        return None
     where = _loss_under(case, seat, pod)
     is_gone = where is not None and where.node_gone
     if seat.there is There.GOING:
         return Delete(pod.name, pod.uid, 0, "its node is gone") if is_gone else None
     fence_s = 0 if is_gone else FENCE_GRACE_S
-    if seat.there is There.MISPLACED or (seat.loss and seat.there is not There.DONE):
+    is_lost = seat.loss is not None and seat.there not in {There.DONE, There.LEAVING}
+    if seat.there is There.MISPLACED or is_lost:
         return Delete(pod.name, pod.uid, fence_s, "its seat has left the blade")
     if not case.is_old(seat) or (case.is_held and seat.there is not There.LEAVING):
         return None
@@ -80,10 +99,7 @@ def _all_anew(case: Case) -> bool:
     spec = case.world.job.spec
     if spec.recovery.restart is RestartPolicy.GANG:
         return True
-    hangs = any(
-        told.is_open(one) and one.cause is IncidentCause.HANG and one.replaced_after is None
-        for one in case.incidents
-    )
+    hangs = any(told.is_open(one) and one.cause is IncidentCause.HANG for one in case.incidents)
     return hangs and not uses_agent(spec)
 
 
@@ -119,7 +135,7 @@ def raises(case: Case) -> tuple[tuple[Raise, ...], dict[int, str]]:
     survivor that restarts earlier would look for peers that are not there, or at addresses that
     are no more.
     """
-    if case.is_held:
+    if case.is_held or _all_anew(case):
         return (), {}
     by_group: dict[int, list[Seat]] = {}
     for seat in case.seats:

@@ -39,6 +39,10 @@ QUICK_S = 10.0
 DECISION_S = 20.0
 # A rank that has done its work, or was told so by a peer.
 DONE_S = 3.0
+# A replacement may find its peers' last life still ending, and die with it: it is started again
+# after a pause, for so long beyond the grace that they have.
+MEETS_S = 15.0
+PAUSE_S = 1.0
 # A drained rank waits so much longer: its successor may have to wait for a blade first.
 DRAINED_S = 600.0
 # What even KILL does not end in this time is stuck in its driver: only a new pod helps.
@@ -247,6 +251,8 @@ class Agent:
         self._is_first = env.get("TRAMONTANE_SEAT", "0") == "0"
         self._rank = Rank(command)
         self._epoch = self._wanted.epoch()
+        is_replacement = self._epoch > 1 and not self._is_first
+        self._meets_until = time.monotonic() + self._grace_s + MEETS_S if is_replacement else 0.0
         self._ending = self._draining = False
         self._give_up_at: float | None = None  # of a rank that has ended
 
@@ -259,6 +265,8 @@ class Agent:
             # Before the exit is looked at: what ended after the order is drained, not done.
             if not self._draining and self._wanted.drained() == self._epoch:
                 self._drain()
+            if self._rank.code is not None and self._has_met_the_old(self._rank.code):
+                self._start_again(self._rank.code)
             if self._rank.code is not None and self._is_over(self._rank.code):
                 self._rank.end(0.0)
                 told = self._ending or self._draining
@@ -290,6 +298,17 @@ class Agent:
             self._rank.ask_to_end()
         elif self._give_up_at is not None:  # it had ended before: its successor is under way
             self._give_up_at += DRAINED_S
+
+    def _has_met_the_old(self, code: int) -> bool:
+        """Return whether the rank may have failed with its peers' last life, and not with ours."""
+        told = self._ending or self._draining or self._wanted.epoch() > self._epoch
+        return code != 0 and not told and time.monotonic() < self._meets_until
+
+    def _start_again(self, code: int) -> None:
+        say("retrying", attempt=self._epoch, code=code, after=f"{PAUSE_S:g}s")
+        self._rank.end(0.0)
+        time.sleep(PAUSE_S)
+        self._start()
 
     def _is_over(self, code: int) -> bool:
         """Return whether the container should end, too, now that the rank has."""
@@ -333,7 +352,7 @@ class Agent:
         if not self._rank.end(self._grace_s):
             say("stuck", attempt=self._epoch, left=len(descendants(os.getpid())))
             return False
-        self._epoch = wanted
+        self._epoch, self._meets_until = wanted, 0.0
         self._start()
         return True
 

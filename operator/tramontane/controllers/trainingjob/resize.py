@@ -7,9 +7,12 @@ No pod is made before the scheduler has seen the spec as it is: else a late answ
 blades away from under new pods.
 """
 
+from dataclasses import replace
+
+from tramontane.api import clock
 from tramontane.api.gang import Gang
 from tramontane.api.nodepool import NodePool
-from tramontane.api.trainingjob import HandshakeWhy, JobPhase
+from tramontane.api.trainingjob import Growth, HandshakeWhy, JobPhase
 from tramontane.controllers.trainingjob import gangs
 from tramontane.controllers.trainingjob.actions import Plan, Said
 from tramontane.controllers.trainingjob.observe import World
@@ -38,7 +41,12 @@ def plan_resize(world: World, pool: NodePool, gang: Gang, attempt: int) -> Plan:
         return Plan(status, gang=None if asked else wanted, after=_ANSWER_S)
     size = len(gang.status.placement.seats) if gang.status.placement is not None else 0
     text = f"goes on with {size} blades"
-    status = follow(world, _findings(world, attempt + 1, text, done=True))
+    # What was refused is not asked for again at once.
+    refused = (
+        Growth(size=target, since=clock.micro(world.now)) if target not in {None, size} else None
+    )
+    found = replace(_findings(world, attempt + 1, text, done=True), growth=refused)
+    status = follow(world, found)
     return Plan(
         status,
         record_first=True,
@@ -58,5 +66,5 @@ def _findings(world: World, attempt: int, message: str, *, done: bool) -> Findin
         incidents=old.incidents,
         placed=True,
         handshake=None if done else old.handshake,
-        growth=None if done else old.growth,
+        growth=old.growth,
     )

@@ -18,11 +18,13 @@ from enum import Enum, auto
 
 from tramontane.api.gang import Placement
 from tramontane.api.nodepool import NodePool
-from tramontane.api.trainingjob import IncidentCause, Stragglers, TrainingJob
+from tramontane.api.trainingjob import IncidentCause, JobPhase, Stragglers, TrainingJob
+from tramontane.controllers.trainingjob import gangs
 from tramontane.controllers.trainingjob.losses import Loss, loss_of
 from tramontane.controllers.trainingjob.observe import World, epoch_of, seat_of
+from tramontane.controllers.trainingjob.rankagent import EXIT_STUCK
 from tramontane.controllers.trainingjob.template import trainer_of
-from tramontane.controllers.trainingjob.validate import restart_policy
+from tramontane.controllers.trainingjob.validate import restart_policy, uses_agent
 from tramontane.kube.views import ContainerView, PodView
 
 
@@ -41,7 +43,6 @@ class There(Enum):
 
 
 ALIVE = frozenset({There.WAITING, There.READY})
-WORKING = frozenset({There.READY, There.LEAVING})
 
 # Reasons of a failed pod that are not its own doing.
 _NOT_TAKEN = (
@@ -93,7 +94,7 @@ def look(world: World, placement: Placement, pool: NodePool) -> tuple[Seat, ...]
             losses[blade] = loss_of(world, blade, pool)
         return losses[blade]
 
-    ordered = _ordered_moves(world)
+    ordered, avoided = _ordered_moves(world), frozenset(gangs.avoided(world.job))
     found = []
     for number, blade in enumerate(placement.seats):
         pod, loss = own.get(number), loss_on(blade)
@@ -105,12 +106,15 @@ def look(world: World, placement: Placement, pool: NodePool) -> tuple[Seat, ...]
         there, planned = _there(pod, blade, ranks), None
         if loss is not None and loss.planned and there in ALIVE:
             planned, loss = loss, None
-        elif there in ALIVE and loss is None and _is_slow(world, number, placement):
+        elif there in ALIVE and loss is None and blade in avoided:
+            planned = Loss(IncidentCause.BLADE_FAULT, "avoided", world.now, False, planned=True)
+        elif there in ALIVE and loss is None and placement.spares and _is_slow(world, pod):
             planned = _asked_away(world)
         elif there is There.MISPLACED and pod.node and pod.node in ordered.get(number, ()):
             under = loss_on(pod.node)
+            planned = under or _asked_away(world)
             if pod.phase == "Running" and (under is None or under.planned):
-                there, planned = There.LEAVING, under or _asked_away(world)
+                there = There.LEAVING
         loss = loss or _made_anew(world, pod, blade)
         found.append(Seat(number, blade, there, pod, epoch_of(pod), loss, planned))
     return tuple(found)
@@ -124,11 +128,12 @@ def _ordered_moves(world: World) -> dict[int, set[str]]:
     return ordered
 
 
-def _is_slow(world: World, seat: int, placement: Placement) -> bool:
-    """Return whether the seat's rank holds the others up, and a spare is there to move it to."""
-    if world.job.spec.progress.stragglers is not Stragglers.MOVE or not placement.spares:
+def _is_slow(world: World, pod: PodView) -> bool:
+    """Return whether the pod's rank holds the others up while they run, and is to be moved."""
+    if world.job.spec.progress.stragglers is not Stragglers.MOVE:
         return False
-    return world.slow is not None and world.slow.seat == seat
+    running = world.job.status.phase is JobPhase.RUNNING
+    return running and world.slow is not None and world.slow.uid == pod.uid
 
 
 def _asked_away(world: World) -> Loss:
@@ -147,11 +152,16 @@ class Ranks:
 
     container: str
     kubelet_restarts: bool
+    agent: bool
 
     @classmethod
     def of(cls, job: TrainingJob) -> "Ranks":
         """Return how the job's pods are made."""
-        return cls(trainer_of(job.spec.template)["name"], restart_policy(job.spec) != "Never")
+        return cls(
+            trainer_of(job.spec.template)["name"],
+            restart_policy(job.spec) != "Never",
+            uses_agent(job.spec),
+        )
 
     def view(self, pod: PodView) -> ContainerView | None:
         """Return the state of the rank's container, as far as the kubelet has told."""
@@ -200,6 +210,7 @@ def failure_of(pod: PodView, ranks: Ranks, *, sound: bool) -> tuple[IncidentCaus
     |---|---|
     | evicted, preempted by the kubelet, deleted by a taint | Evicted |
     | refused by the kubelet (OutOf…, admission), node shut down or lost | NodeLost |
+    | its agent could not end the rank, which is stuck in its driver | BladeFault |
     | ended with a code, on a blade that has a fault | BladeFault |
     | ended with a code, otherwise | UserError |
     """
@@ -214,6 +225,8 @@ def failure_of(pod: PodView, ranks: Ranks, *, sound: bool) -> tuple[IncidentCaus
         if not ended:
             return IncidentCause.NODE_LOST, reason or "failed-without-exit-code"
         code = ended[0].exit_code
+    if code == EXIT_STUCK and ranks.agent:
+        return IncidentCause.BLADE_FAULT, "rank-stuck"
     cause = IncidentCause.USER_ERROR if sound else IncidentCause.BLADE_FAULT
     return cause, f"exit-{code}"
 

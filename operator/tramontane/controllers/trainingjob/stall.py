@@ -6,6 +6,7 @@
 | auto | 10 median steps, at least 2 minutes, at least 3 times what a checkpoint took |
 | a checkpoint is being written (savingPattern) | checkpoint.grace since then, if that is longer |
 | no step yet in this life, but in an earlier one | 3 times the above, at least 10 minutes |
+| rank 0 has ended with 0 and others have not | the same |
 | no step in any life; the pattern matches nothing; the log is not read | never: nothing is known |
 
 Two minutes and ten steps follow the field: products wait for minutes to tens of minutes
@@ -41,6 +42,9 @@ def limit_s(world: World, marks: Marks) -> float:
 def hangs_at(world: World, marks: Marks, attempt: int) -> float | None:
     """Return when the job will be found to hang unless a step comes (Unix s); None: never."""
     status = world.job.status
+    if marks.exited is not None and marks.exited.code == 0 and marks.exited.attempt >= attempt:
+        # Rank 0 has done its work: the others ought to end soon, too.
+        return marks.exited.at + max(START_LEAST_S, START_TIMES * limit_s(world, marks))
     if not world.log_alive or marks.exited is not None:
         return None
     of_life = marks.agent_attempt is None or marks.agent_attempt >= attempt

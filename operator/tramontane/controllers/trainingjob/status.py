@@ -51,7 +51,8 @@ class Findings:
     """Hold what the planner found out about the job now.
 
     `placed` says whether the gang has its seats; `stalled` that only people can help;
-    `whole_groups` how many replica groups step on, of how many.
+    `whole_groups` how many replica groups step on, of how many; `by_group` that incidents end with
+    their groups, and not with the job's return.
     """
 
     phase: JobPhase
@@ -68,6 +69,7 @@ class Findings:
     handshake: Handshake | None = None
     growth: Growth | None = None
     whole_groups: tuple[int, int] = (1, 1)
+    by_group: bool = False
 
 
 def follow(world: World, found: Findings) -> TrainingJobStatus:
@@ -79,7 +81,7 @@ def follow(world: World, found: Findings) -> TrainingJobStatus:
         world, marks, begins=begins, incidents=found.incidents, whole_groups=found.whole_groups
     )
     incidents = found.incidents
-    if begins:
+    if begins and not found.by_group:
         incidents = told.closed(incidents, now, rework_steps)
     over = found.phase in FINISHED
     return old.model_copy(

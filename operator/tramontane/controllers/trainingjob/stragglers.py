@@ -107,9 +107,8 @@ class Watch:
     def slow(self) -> Slow | None:
         """Return the slowest rank that is slow beyond doubt, or None."""
         found = [
-            one
-            for one in self._suspicions.values()
+            Slow(one.seat, round(one.ratio, 2), one.since, uid)
+            for uid, one in self._suspicions.items()
             if one.rounds >= ROUNDS and one.seen_at - one.since >= LEAST_S
         ]
-        worst = max(found, key=lambda one: (one.ratio, -one.seat), default=None)
-        return None if worst is None else Slow(worst.seat, round(worst.ratio, 2), worst.since)
+        return max(found, key=lambda one: (one.ratio, -one.seat), default=None)

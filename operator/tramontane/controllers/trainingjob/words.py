@@ -30,11 +30,15 @@ class LastWords:
 
 @dataclass(frozen=True, slots=True)
 class Slow:
-    """Say which rank holds the others up: its steps take `ratio` times theirs, since `since`."""
+    """Say which rank holds the others up: its steps take `ratio` times theirs, since `since`.
+
+    The suspicion is of one pod, by `uid`: whoever comes after it has done nothing yet.
+    """
 
     seat: int
     ratio: float
     since: float
+    uid: str = ""
 
 
 def last_words(lines: Iterable[bytes], now: float) -> LastWords:
