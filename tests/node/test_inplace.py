@@ -53,6 +53,10 @@ def made(folder: Path, kind: str) -> Hall:
 
 @pytest.fixture(scope="module", params=["jax", "torch"])
 def kind(request: pytest.FixtureRequest) -> str:
+    if request.param == "jax" and "TRAMONTANE_NODE_PYTHON" not in os.environ:
+        pytest.skip(
+            "test_training.py does it on real nodes; name a Python in TRAMONTANE_NODE_PYTHON"
+        )
     need(request.param)
     return str(request.param)
 

@@ -17,8 +17,7 @@ import re
 import signal
 import sys
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -146,7 +145,7 @@ class Run:
         return None
 
     async def _until(
-        self, holds: Callable[[], Any], what: str, within_s: float = PATIENCE_S
+        self, holds: Callable[[], Awaitable[bool]], what: str, within_s: float = PATIENCE_S
     ) -> None:
         try:
             await until(holds, f"{self.name} {what}", within_s)
@@ -173,15 +172,6 @@ class Run:
     def resumed(self, seat: int = 1) -> list[int]:
         """Return the steps of the checkpoints that a seat went on from."""
         return self._numbers(seat, r"^resuming from checkpoint step=(\d+)$")
-
-    def saved(self) -> list[int]:
-        """Return the steps at which rank 0 saved."""
-        return self._numbers(0, r"^saved checkpoint step=(\d+)$")
-
-    def done_twice(self, seat: int = 1) -> list[int]:
-        """Return the steps that a seat did more than once."""
-        counted = Counter(self.steps(seat))
-        return sorted(step for step, times in counted.items() if times > 1)
 
     def rework(self) -> int:
         """Return how many steps seat 1 did again; it must have done all others exactly once."""

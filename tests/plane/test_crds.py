@@ -310,6 +310,22 @@ def _rule_cases() -> list[Case]:
         ),
         Case(
             JOB,
+            "spec.launcher",
+            "minReplicaGroups must not exceed replicaGroups",
+            {"spec.launcher": {"replicaGroups": 4, "minReplicaGroups": 5}},
+            "5 over 4",
+            good={"spec.launcher": {"replicaGroups": 4, "minReplicaGroups": 4}},
+        ),
+        Case(
+            JOB,
+            "spec.checkpoint.savingPattern",
+            "savingPattern must be a regular expression",
+            {"spec.checkpoint.savingPattern": "(writing"},
+            "missing closing ): `(writing`",
+            good={"spec.checkpoint.savingPattern": "writing (a )?checkpoint"},
+        ),
+        Case(
+            JOB,
             "spec.progress",
             "progress must be given as either",
             {"spec.progress.stepPattern": "(?P<step>1)"},

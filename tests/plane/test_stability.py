@@ -81,9 +81,12 @@ async def test_a_fault_during_the_start_costs_one_seat(floor: Floor) -> None:
 
     assert len(floor.pods(BIG)) == NODES
     assert sick not in {floor.blade(BIG, seat) for seat in floor.pods(BIG)}
-    assert {one["cause"] for one in status["incidents"]} <= {"BladeFault"}
+    # KWOK may repeat a deletion by name, and so take the next pod of that name away.
+    again = [one for one in status["incidents"] if one["cause"] == "Evicted"]
+    assert {one["cause"] for one in status["incidents"]} <= {"BladeFault", "Evicted"}
+    assert all(one["seats"] == [64] for one in again)
     assert status["restarts"]["user"] == 0
-    assert status["restarts"]["infra"] <= 1
+    assert status["restarts"]["infra"] <= 1 + len(again)
 
 
 async def test_a_fault_costs_one_pod_and_is_made_good_in_seconds(floor: Floor) -> None:

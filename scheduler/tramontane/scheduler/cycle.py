@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from tramontane.api.names import MANAGER_SCHEDULER
@@ -137,10 +137,8 @@ class Cycle:
         self._teller.looked_at(world.fleet())
         say_s = self._binder.carry_out(foreign, done.outcomes, now_s)
         keys, late = self._to_write(gangs, done, now_s)
-        results = await asyncio.gather(
-            *(self._write(gangs[key], done.outcomes[key], now_s) for key in keys)
-        )
-        again_s = self._look_again_s(done, now_s, written=all(results), late=late)
+        written = await self._write_all(gangs, done, keys, now_s)
+        again_s = self._look_again_s(done, now_s, written=written, late=late)
         return again_s if say_s is None else min(again_s, say_s)
 
     def _learn(self, gangs: Mapping[str, GangRecord], done: Pass, now_s: float) -> None:
@@ -175,6 +173,28 @@ class Cycle:
         self._worded = {k: at for k, at in self._worded.items() if k in done.outcomes}
         self._worded |= dict.fromkeys(due, now_s)
         return facts + due, len(due) < len(words)
+
+    async def _write_all(
+        self, gangs: Mapping[str, GangRecord], done: Pass, keys: Sequence[str], now_s: float
+    ) -> bool:
+        """Write these gangs' statuses; return whether all is written.
+
+        Who gives blades up comes first, and who may still have them because an answer was lost: at
+        no moment, and whoever dies in between, may two gangs have one blade.
+        """
+        unsure = self._world.memory.unsure
+        gives = {key: unsure(key) or _gives_up(gangs[key], done.outcomes[key]) for key in keys}
+        for first in (True, False):
+            results = await asyncio.gather(
+                *(
+                    self._write(gangs[key], done.outcomes[key], now_s)
+                    for key in keys
+                    if gives[key] is first
+                )
+            )
+            if not all(results):
+                return False
+        return True
 
     async def _write(self, gang: GangRecord, outcome: Outcome, now_s: float) -> bool:
         """Write one status; return whether nothing is left to be done about it."""
@@ -270,3 +290,12 @@ async def _either(changed: asyncio.Event, stop: asyncio.Event, timeout_s: float)
             task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _gives_up(gang: GangRecord, outcome: Outcome) -> bool:
+    """Return whether the gang loses blades that it has."""
+    if gang.placement is None:
+        return False
+    kept = outcome.placement
+    after = {*kept.seats, *kept.spares} if kept is not None else set()
+    return not {*gang.placement.seats, *gang.placement.spares} <= after

@@ -120,8 +120,7 @@ class _Pass:
                 outcome = outcomes.inactive(gang)
             elif gang.placement is not None:
                 outcome = self._placed(done, gang, queue, recovered.get(gang.key))
-                lacking = len(outcome.placement.spares if outcome.placement else ()) < gang.spares
-                done.hungry |= lacking or outcome.reason == PendingReason.WAITING_FOR_SPARE
+                done.hungry |= _would_take_more(gang, outcome)
             else:
                 outcome = self._waiting(gang, queue, position + 1)
                 if outcome.placement is None:
@@ -262,3 +261,13 @@ def _by_pool(gangs: Mapping[str, GangRecord]) -> dict[str, list[GangRecord]]:
     )
     groups: Iterator[tuple[str, Iterator[GangRecord]]] = itertools.groupby(live, lambda g: g.pool)
     return {pool: list(of_pool) for pool, of_pool in groups}
+
+
+def _would_take_more(gang: GangRecord, outcome: Outcome) -> bool:
+    """Return whether a placed gang waits for a seat, lacks spares, or would rather be larger."""
+    placement = outcome.placement
+    spares = placement.spares if placement is not None else ()
+    if len(spares) < gang.spares or outcome.reason == PendingReason.WAITING_FOR_SPARE:
+        return True
+    size = gang.size_of(len(placement.seats)) if placement is not None else 0
+    return bool(gang.sizes) and size < max(gang.sizes)

@@ -1,11 +1,15 @@
 """The shell around the passes: what is written, what is not, and what a lost answer means."""
 
 import asyncio
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from tramontane.kube.errors import ApiError, Conflict, Invalid, NotFound, Unreachable
 from tramontane.scheduler.cycle import WORDS_EVERY_S
+from tramontane.scheduler.gangs import GangRecord, Placement
 from tramontane.scheduler.records import NO_POD, decode_pod
 from unit.scheduler.shell import GPU, Bench, blade, node, pod
 
@@ -29,6 +33,32 @@ async def test_a_second_gang_is_not_given_what_the_watch_has_not_shown_yet() -> 
     bench.submit("h", 2)
     await bench.cycle.run_once()
     assert bench.status("h")["reason"] == "WaitingForCapacity"
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["answered", "no-answer"])
+async def test_who_gives_blades_up_is_written_before_who_gets_them(
+    lost: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, written = Bench(), list[str]()
+    bench.submit("g", 3)
+    bench.submit("h", 3)
+    gangs, _ = bench.world.memory.gangs()
+    here, nowhere = Placement(("n0", "n1", "n2"), ()), None
+    gangs["ns/g"] = replace(gangs["ns/g"], placement=here)
+    outcomes = {
+        "ns/h": SimpleNamespace(placement=here),
+        "ns/g": SimpleNamespace(placement=nowhere),
+    }
+
+    async def write(gang: GangRecord, *_: object) -> bool:
+        written.append(gang.key.removeprefix("ns/"))
+        await asyncio.sleep(0)
+        return not lost
+
+    monkeypatch.setattr(bench.cycle, "_write", write)
+    done: Any = SimpleNamespace(outcomes=outcomes)
+    assert await bench.cycle._write_all(gangs, done, list(outcomes), 0.0) is not lost
+    assert written == (["g"] if lost else ["g", "h"]), "the blades are g's until it has lost them"
 
 
 @pytest.mark.parametrize("done", [True, False], ids=["it-was-done", "it-was-not"])
