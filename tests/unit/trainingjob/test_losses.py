@@ -13,6 +13,7 @@ from tramontane.controllers.trainingjob.plan import plan
 from tramontane.controllers.trainingjob.podwork import FENCE_GRACE_S
 from tramontane.controllers.trainingjob.progress import Marks
 from tramontane.controllers.trainingjob.words import LastWords
+from tramontane.kube.views import PodView
 from unit.trainingjob.builders import (
     NOW,
     a_blade,
@@ -678,3 +679,47 @@ def test_pods_that_went_while_nobody_looked_are_recorded() -> None:
     assert causes(planned) == [("Evicted", "placement-withdrawn", None, (0, 1, 2, 3))]
     assert planned.status.attempt == 2
     assert planned.record_first
+
+
+def oom_killed(seat: int, epoch: int = 1) -> PodView:
+    ended = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
+    status = {"phase": "Failed", "containerStatuses": [{"name": "trainer", "state": ended}]}
+    return a_pod(seat, f"b{seat}", epoch, status=status)
+
+
+def test_a_rank_that_is_killed_for_its_memory_is_evicted_once_and_a_mistake_twice() -> None:
+    first = plan(a_world(a_job(running(step=9)), pods=(*pods(3), oom_killed(3))))
+    assert causes(first) == [("Evicted", "OOMKilled", "b3", (3,))]
+    assert first.status.restarts is not None
+    assert first.status.restarts.user == 0
+
+    earlier = {
+        "at": clock.micro(NOW - 300),
+        "cause": "Evicted",
+        "code": "OOMKilled",
+        "blade": "b3",
+        "seats": [3],
+        "runningAfter": "9s",
+    }
+    job = a_job(running(attempt=2, step=9, incidents=[earlier]))
+    again = plan(a_world(job, pods=(*pods(3, 2), oom_killed(3, 2))))
+    assert causes(again)[-1] == ("UserError", "OOMKilled", "b3", (3,))
+
+
+@pytest.mark.parametrize(
+    ("codes", "step", "cause"),
+    [
+        pytest.param((1, 1, 1, 1), None, ("UserError", "b0"), id="alike, at the start"),
+        pytest.param((1, 1, 1, 2), None, ("BladeFault", "b3"), id="not alike"),
+        pytest.param((1, 1, 1, 1), 9, ("BladeFault", "b3"), id="after it has stepped"),
+    ],
+)
+def test_all_ranks_failing_alike_is_the_user_s_mistake(
+    codes: tuple[int, ...], step: int | None, cause: tuple[str, str]
+) -> None:
+    status = running() | ({} if step is None else {"step": step})
+    ended = tuple(failed(seat, f"b{seat}", code) for seat, code in enumerate(codes))
+
+    planned = plan(a_world(a_job(status), pods=ended, blades={"b3": a_blade("b3", "Suspect")}))
+
+    assert causes(planned)[0][0::2] == cause

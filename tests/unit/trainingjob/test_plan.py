@@ -477,3 +477,18 @@ def test_pods_that_failed_as_they_had_to_give_way_are_recorded() -> None:
 
     assert [one.cause for one in planned.status.incidents] == ["Preempted"]
     assert planned.status.attempt == 2
+
+
+def test_a_pattern_that_matches_nothing_is_said_once() -> None:
+    job = a_job(running(), progress={"stepPattern": "iter (?P<step>[0-9]+)"})
+    world = a_world(job, pods=pods(), marks=Marks(unmatched=200), log_alive=True)
+
+    planned = plan(world)
+
+    assert "must match progress.stepPattern 'iter (?P<step>[0-9]+)'" in (
+        planned.status.message or ""
+    )
+    assert [one.reason for one in planned.events] == ["ProgressUnknown"]
+    assert planned.status.phase is JobPhase.RUNNING
+    assert plan(after(world, planned)).events == ()
+    assert plan(replace(world, marks=Marks(unmatched=199))).status.message is None

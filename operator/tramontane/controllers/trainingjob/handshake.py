@@ -12,6 +12,7 @@
 A handshake is in the status while it lasts, so that another operator goes on with it. The new
 blade comes first: a job does not stop for a move that there is no place for. A job that does not
 step has nothing to save; one without rank agents is told by deleting what moves, with its grace.
+Of several replica groups only those are told that seats leave: the others hold the same state.
 """
 
 from tramontane.api import clock

@@ -29,13 +29,21 @@ from tramontane.api.trainingjob import (
 from tramontane.controllers.trainingjob.groups import Groups
 from tramontane.controllers.trainingjob.losses import is_sound
 from tramontane.controllers.trainingjob.observe import World
-from tramontane.controllers.trainingjob.seats import ALIVE, Ranks, Seat, There, failure_of
+from tramontane.controllers.trainingjob.seats import (
+    ALIVE,
+    OOM_KILLED,
+    Ranks,
+    Seat,
+    There,
+    failure_of,
+)
 from tramontane.kube.views import PodView
 
 MAX_SEATS_NAMED = 256
 MAX_CODE = 128
 # More incidents than this at one moment are told by cause: the list has room for 20.
 _MOST_AT_ONCE = 8
+_AGAIN_S = 600.0
 # A kubelet has restarted a rank so often within its back-off: it will not come up by itself.
 _CRASH_LOOP = 3
 _MOVED = frozenset({IncidentCause.BLADE_FAULT, IncidentCause.NODE_LOST, IncidentCause.STRAGGLER})
@@ -76,6 +84,8 @@ def news(world: World, seats: Sequence[Seat], due: Sequence[int]) -> list[News]:
         loops = _crash_loops(world, seats, ranks)
         if loops:
             return loops
+    if (alike := _all_alike(world, seats, ranks, due)) is not None:
+        return [alike]
     told = (
         _told(world, seat, due[seat.number], ranks, suspects, is_named=seat.number in named)
         for seat in seats
@@ -164,9 +174,38 @@ def _evicted(world: World, seat: Seat, blade: str, code: str) -> News:
 def _failed(world: World, seat: Seat, pod: PodView, ranks: Ranks, suspects: Sequence[str]) -> News:
     """Return the news of a failed pod; a suspect blade anywhere in the gang takes the blame."""
     cause, code = failure_of(pod, ranks, sound=not suspects)
+    if code == OOM_KILLED and _failed_lately(world, seat.number, code):
+        cause = IncidentCause.USER_ERROR  # the machine is not to blame for it twice
     is_own = not suspects or seat.blade in suspects or cause is not IncidentCause.BLADE_FAULT
     blade = seat.blade if is_own else suspects[0]
     return News(cause, code, blade, seat.number, world.now, is_own)
+
+
+def _failed_lately(world: World, seat: int, code: str) -> bool:
+    """Return whether the same rank has failed in the same way a moment ago."""
+    return any(
+        one.code == code and seat in one.seats and world.now - clock.parse(one.at) < _AGAIN_S
+        for one in world.job.status.incidents
+    )
+
+
+def _all_alike(
+    world: World, seats: Sequence[Seat], ranks: Ranks, due: Sequence[int]
+) -> News | None:
+    """Return that all ranks have failed alike before any step: the mistake is in what they run.
+
+    No blade is to blame then, whatever is known of one of them.
+    """
+    if world.job.status.step is not None or (world.marks is not None and world.marks.step):
+        return None
+    failed = [seat for seat in seats if seat.there is There.FAILED and seat.pod is not None]
+    if len(failed) < len(seats) or any(seat.epoch < due[seat.number] for seat in failed):
+        return None
+    codes = {ranks.exit_code(seat.pod) for seat in failed if seat.pod is not None}
+    if len(codes) > 1 or None in codes or any(seat.loss is not None for seat in seats):
+        return None
+    first = failed[0]
+    return News(IncidentCause.USER_ERROR, f"exit-{codes.pop()}", first.blade, 0, world.now)
 
 
 def victims(

@@ -28,7 +28,7 @@ class World:
         gang: the Gang of the job's name, or None; maybe somebody else's (`gang_is_foreign`).
         pods: the pods with the job's name on their label, whoever owns them.
         blades: all Blades, by name.
-        nodes: all Nodes that are in a pool, by name.
+        nodes: all Nodes, by name.
         pools: all NodePools, by name.
         priority: value of the job's PriorityClass; None where the class does not exist.
         marks: what rank 0's log said so far; None before it was read.

@@ -83,7 +83,7 @@ def _carried_out(case: Case, placement: Placement, limit_s: float | None) -> Pla
     waits = case.handshake is not None and not leaves_all
     creates = () if case.handshake is not None else podwork.creates(case)
     raises, peers = ((), {}) if case.handshake is not None else podwork.raises(case)
-    deletes = podwork.everything(case, "the job changes its size") if leaves_all else ()
+    deletes = podwork.all_of(case.world, "the job changes its size") if leaves_all else ()
 
     found, events = findings(case)
     status = follow(case.world, found)

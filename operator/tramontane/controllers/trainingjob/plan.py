@@ -21,17 +21,18 @@ epoch says which attempt it belongs to, so that the attempt is never lost:
 `max(status.attempt, epochs of pods)`.
 """
 
+from dataclasses import replace
+
 from tramontane.api import clock
 from tramontane.api.gang import Gang, GangPhase, GangSpec
 from tramontane.api.nodepool import NodePool
 from tramontane.api.reasons import PendingReason
 from tramontane.api.trainingjob import Handshake, HandshakeWhy, IncidentCause, JobPhase
-from tramontane.controllers.trainingjob import budgets, ending, gangs, handshake, resize
+from tramontane.controllers.trainingjob import budgets, ending, gangs, handshake, podwork, resize
 from tramontane.controllers.trainingjob import incidents as told
-from tramontane.controllers.trainingjob.actions import Delete, Plan, Said
+from tramontane.controllers.trainingjob.actions import Plan, Said
 from tramontane.controllers.trainingjob.durations import seconds
 from tramontane.controllers.trainingjob.incidents import News
-from tramontane.controllers.trainingjob.losses import is_silent
 from tramontane.controllers.trainingjob.observe import World, epoch_of, seat_of
 from tramontane.controllers.trainingjob.placed import plan_placed
 from tramontane.controllers.trainingjob.seats import Ranks
@@ -103,11 +104,8 @@ def _problem(world: World) -> str | None:
 def _plan_finished(world: World) -> Plan:
     """Give the blades up, keep ended pods for their logs, delete the job after its ttl."""
     job, status = world.job, world.job.status
-    left = tuple(
-        Delete(pod.name, pod.uid, None, "the job has finished")
-        for pod in world.own_pods
-        if not pod.finished and not pod.deleting
-    )
+    running = replace(world, pods=tuple(pod for pod in world.own_pods if not pod.finished))
+    left = podwork.all_of(running, "the job has finished")
     delete_job, after = False, None
     if job.spec.ttl_after_finished is not None and status.finished_at is not None:
         ttl_s = seconds(job.spec.ttl_after_finished)
@@ -152,7 +150,7 @@ def _plan_stalled(world: World, reason: PendingReason, message: str) -> Plan:
 def _plan_suspended(world: World) -> Plan:
     """Give the blades up and let the pods go with their grace, for a last checkpoint."""
     old, pods = world.job.status, world.own_pods
-    deletes = _all_of(world, "the job is suspended")
+    deletes = podwork.all_of(world, "the job is suspended")
     status = follow(
         world,
         Findings(
@@ -298,7 +296,7 @@ def _plan_unplaced(world: World, wanted: GangSpec | None, attempt: int) -> Plan:
         status,
         record_first=found != old.incidents,
         gang=wanted,
-        deletes=_all_of(world, "its placement was taken away"),
+        deletes=podwork.all_of(world, "its placement was taken away"),
         events=said,
         follow=_log_to_the_end(world),
         after=_CHECK_S if pods else None,
@@ -319,16 +317,6 @@ def _gone(world: World, gang: Gang, attempt: int) -> list[News]:
     cause = IncidentCause.PREEMPTED if given_way else IncidentCause.EVICTED
     by = gang.status.preempt.by if gang.status.preempt else "placement-withdrawn"
     return [News(cause, by, node, seat, world.now) for seat, node in seats]
-
-
-def _all_of(world: World, why: str) -> tuple[Delete, ...]:
-    """Return the deletion of all pods: with their grace, by force where nobody can end them."""
-    return tuple(
-        Delete(pod.name, pod.uid, 0 if gone else None, "its node is gone" if gone else why)
-        for pod in world.own_pods
-        for gone in (pod.node is not None and seat_of(pod) >= 0 and is_silent(world, pod.node),)
-        if gone or not pod.deleting
-    )
 
 
 def _giving_way(world: World, *, gives_way: bool) -> Handshake | None:

@@ -12,8 +12,8 @@ from tramontane.api.trainingjob import IncidentCause, RestartPolicy
 from tramontane.controllers.trainingjob import incidents as told
 from tramontane.controllers.trainingjob.actions import Create, Delete, Raise
 from tramontane.controllers.trainingjob.case import Case
-from tramontane.controllers.trainingjob.losses import Loss, loss_of
-from tramontane.controllers.trainingjob.observe import seat_of
+from tramontane.controllers.trainingjob.losses import Loss, is_silent, loss_of
+from tramontane.controllers.trainingjob.observe import World, seat_of
 from tramontane.controllers.trainingjob.seats import ALIVE, Seat, There
 from tramontane.controllers.trainingjob.validate import uses_agent
 from tramontane.kube.views import PodView
@@ -103,10 +103,13 @@ def _all_anew(case: Case) -> bool:
     return hangs and not uses_agent(spec)
 
 
-def everything(case: Case, why: str) -> tuple[Delete, ...]:
-    """Return all pods, to be deleted with their own grace."""
+def all_of(world: World, why: str) -> tuple[Delete, ...]:
+    """Return the deletion of all pods: with their grace, by force where nobody can end them."""
     return tuple(
-        Delete(pod.name, pod.uid, None, why) for pod in case.world.own_pods if not pod.deleting
+        Delete(pod.name, pod.uid, 0 if gone else None, "its node is gone" if gone else why)
+        for pod in world.own_pods
+        for gone in (pod.node is not None and is_silent(world, pod.node),)
+        if gone or not pod.deleting
     )
 
 

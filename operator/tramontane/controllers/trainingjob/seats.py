@@ -58,6 +58,7 @@ _NOT_TAKEN = (
     "AppArmor",
 )
 _PUT_OUT = ("Evicted", "Preempting", "Preempted", "DeletionByTaintManager", "DeletionByPodGC")
+OOM_KILLED = "OOMKilled"
 _NODE_REASONS = ("NodeLost", "NodeNotReady")
 _IMAGE_REASONS = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
@@ -209,6 +210,7 @@ def failure_of(pod: PodView, ranks: Ranks, *, sound: bool) -> tuple[IncidentCaus
     | pod | cause |
     |---|---|
     | evicted, preempted by the kubelet, deleted by a taint | Evicted |
+    | killed for its memory | Evicted |
     | refused by the kubelet (OutOf…, admission), node shut down or lost | NodeLost |
     | its agent could not end the rank, which is stuck in its driver | BladeFault |
     | ended with a code, on a blade that has a fault | BladeFault |
@@ -219,7 +221,9 @@ def failure_of(pod: PodView, ranks: Ranks, *, sound: bool) -> tuple[IncidentCaus
         return IncidentCause.EVICTED, reason
     if reason.startswith((*_NOT_TAKEN, *_NODE_REASONS)):
         return IncidentCause.NODE_LOST, reason
-    code = ranks.exit_code(pod)
+    rank, code = ranks.view(pod), ranks.exit_code(pod)
+    if rank is not None and rank.reason == OOM_KILLED:
+        return IncidentCause.EVICTED, OOM_KILLED
     if code is None:
         ended = [one for one in pod.containers if one.exit_code]
         if not ended:
