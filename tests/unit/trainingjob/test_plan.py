@@ -10,8 +10,9 @@ from tramontane.api.reasons import JobReason, PendingReason
 from tramontane.api.trainingjob import JobPhase, TrainingJobStatus
 from tramontane.controllers.trainingjob.actions import Create, Plan
 from tramontane.controllers.trainingjob.observe import World
-from tramontane.controllers.trainingjob.plan import ANSWER_S, plan
+from tramontane.controllers.trainingjob.plan import plan
 from tramontane.controllers.trainingjob.progress import Marks, Saved
+from tramontane.controllers.trainingjob.unplaced import ANSWER_S
 from unit.trainingjob.builders import (
     NOW,
     Raw,

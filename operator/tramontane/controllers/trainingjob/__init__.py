@@ -2,9 +2,11 @@
 
     reconcile    the shell: caches in, writes out, one status
     observe      World: what one reconcile sees
-    plan         World → Plan, up to the gang's placement; `placed` from there on, with a `case`
+    plan         World → Plan, up to the gang's placement; `unplaced` without one, `placed` with it,
+                 handing a `case` on; `ending` the end
     seats        what is on each seat; `losses` whether its blade is lost; `groups` of seats
-    incidents    what is news; `inquest` what ended a life whose pods are all there; `stall` hangs
+    news         what happened; `inquest` what ended a life whose pods are all there; `stall` hangs;
+                 `incidents` records it
     handshake    what waits for a checkpoint first; `resize` another size
     podwork      which pods go, come and restart; `limits`, `budgets` where patience ends
     goodput      where the time went: the ledger; `account` fills it, `cost` is what a preemption

@@ -33,6 +33,7 @@ from tramontane.controllers.trainingjob.findings import findings
 from tramontane.controllers.trainingjob.groups import Groups
 from tramontane.controllers.trainingjob.incidents import News
 from tramontane.controllers.trainingjob.inquest import inquest
+from tramontane.controllers.trainingjob.news import news_of
 from tramontane.controllers.trainingjob.observe import World
 from tramontane.controllers.trainingjob.seats import ALIVE, There, look
 from tramontane.controllers.trainingjob.status import follow
@@ -140,7 +141,7 @@ def _with_news(case: Case) -> tuple[Case, list[News]]:
     """
     if _gives_all_up(case):
         return case, []  # the pods go by our own doing
-    news = told.news(case.world, case.seats, case.due)
+    news = news_of(case.world, case.seats, case.due)
     if not news:
         more = told.victims(case.incidents, case.seats, case.due)
         named = told.with_victims(case.incidents, more)

@@ -27,26 +27,25 @@ from tramontane.api import clock
 from tramontane.api.gang import Gang, GangPhase, GangSpec
 from tramontane.api.nodepool import NodePool
 from tramontane.api.reasons import PendingReason
-from tramontane.api.trainingjob import Handshake, HandshakeWhy, IncidentCause, JobPhase
-from tramontane.controllers.trainingjob import budgets, ending, gangs, handshake, podwork, resize
-from tramontane.controllers.trainingjob import incidents as told
+from tramontane.api.trainingjob import HandshakeWhy, JobPhase
+from tramontane.controllers.trainingjob import ending, gangs, handshake, podwork, resize
 from tramontane.controllers.trainingjob.actions import Plan, Said
 from tramontane.controllers.trainingjob.durations import seconds
-from tramontane.controllers.trainingjob.incidents import News
 from tramontane.controllers.trainingjob.observe import World, epoch_of, seat_of
 from tramontane.controllers.trainingjob.placed import plan_placed
-from tramontane.controllers.trainingjob.seats import Ranks
 from tramontane.controllers.trainingjob.status import FINISHED, Findings, follow
+from tramontane.controllers.trainingjob.unplaced import (
+    ANSWER_S,
+    CHECK_S,
+    HOLDS_NOTHING,
+    SOON_S,
+    plan_unplaced,
+)
 from tramontane.controllers.trainingjob.validate import problem_of, spares_problem
-from tramontane.kube.views import PodView
 
 # How soon to look again at what no event announces.
-SOON_S = 2.0
-ANSWER_S = 2.0
 LATER_S = 30.0
-_CHECK_S = 5.0
 _HELD = frozenset({JobPhase.SUSPENDED, JobPhase.CHECKPOINTING})
-_HOLDS_NOTHING = frozenset({None, JobPhase.QUEUED, JobPhase.SUSPENDED})
 
 
 def plan(world: World) -> Plan:
@@ -68,7 +67,7 @@ def _plan_unfinished(world: World) -> Plan:
         return _plan_suspended(world)
     if (problem := _problem(world)) is not None:
         if gang is not None and not world.gang_is_foreign and gang.status.preempt is not None:
-            return _plan_unplaced(world, None, _next_attempt(world))
+            return plan_unplaced(world, None, _next_attempt(world))
         return _plan_stalled(world, PendingReason.MISCONFIGURED, problem)
     pool = gangs.pool_for(job, world.gang, world.pools)
     if pool is None:
@@ -123,7 +122,7 @@ def _plan_finished(world: World) -> Plan:
 def _plan_stalled(world: World, reason: PendingReason, message: str) -> Plan:
     """Say what only people can put right; what runs, runs on."""
     old = world.job.status
-    phase = JobPhase.QUEUED if old.phase in _HOLDS_NOTHING else old.phase
+    phase = JobPhase.QUEUED if old.phase in HOLDS_NOTHING else old.phase
     ready = sum(1 for pod in world.own_pods if pod.ready and not pod.deleting and seat_of(pod) >= 0)
     status = follow(
         world,
@@ -175,8 +174,8 @@ def _plan_suspended(world: World) -> Plan:
         gang=_inactive(world),
         deletes=deletes,
         events=said,
-        follow=_log_to_the_end(world),
-        after=_CHECK_S if pods else None,
+        follow=podwork.log_to_the_end(world),
+        after=CHECK_S if pods else None,
     )
 
 
@@ -211,11 +210,11 @@ def _plan_unseated(world: World, pool: NodePool, attempt: int) -> Plan:
     if (problem := spares_problem(job, pool.metadata.name, blades)) is not None:
         return _plan_stalled(world, PendingReason.MISCONFIGURED, problem)
     if gang is None:
-        return _plan_unplaced(world, gangs.gang_spec(job, pool, world.priority), attempt)
+        return plan_unplaced(world, gangs.gang_spec(job, pool, world.priority), attempt)
     if _is_to_be_seen(world, gang):
         return Plan(job.status, after=ANSWER_S)
     wanted = gangs.gang_spec(job, pool, world.priority, cost=gang.spec.cost)
-    return _plan_unplaced(world, None if gang.spec == wanted else wanted, attempt)
+    return plan_unplaced(world, None if gang.spec == wanted else wanted, attempt)
 
 
 def _is_placed(world: World) -> bool:
@@ -245,99 +244,7 @@ def _begins(world: World) -> bool:
     old = world.job.status
     if old.phase is JobPhase.CHECKPOINTING:
         return handshake.going_on(world) is None
-    return old.phase in _HOLDS_NOTHING or (old.phase is JobPhase.STARTING and not world.own_pods)
-
-
-def _plan_unplaced(world: World, wanted: GangSpec | None, attempt: int) -> Plan:
-    """Wait for a place; pods of a placement that was taken away go first."""
-    job, old, gang = world.job, world.job.status, world.gang
-    pods = world.own_pods
-    reason = gang.status.reason if gang is not None else None
-    if reason is PendingReason.SUSPENDED:
-        reason = None  # it was; the scheduler has not looked yet
-    undecided = gang is None or gang.status.phase is None
-    if pods and undecided:
-        # The Gang was made anew: where its seats will be is not known yet.
-        return Plan(old, gang=wanted, after=SOON_S)
-    if old.phase is None and undecided and _is_young(world):
-        # The scheduler answers in milliseconds: what it says is worth a write, that it is asked
-        # is not.
-        return Plan(old, gang=wanted, after=ANSWER_S)
-    phase = JobPhase.QUEUED
-    if pods and old.phase not in _HOLDS_NOTHING:
-        phase = JobPhase.CHECKPOINTING
-    found, restarts = old.incidents, old.restarts
-    gone = _gone(world, gang, attempt) if gang is not None else []
-    if gone:
-        found = told.recorded(found, gone, world.now)
-        restarts = budgets.counted(restarts, [gone[0].cause])
-        attempt += 1
-    message = gang.status.message if gang is not None else None
-    status = follow(
-        world,
-        Findings(
-            phase=phase,
-            reason=reason or PendingReason.PENDING_EVALUATION,
-            message=message or _waiting_message(gang),
-            size=job.spec.nodes,
-            attempt=attempt,
-            incidents=found,
-            restarts=restarts,
-            handshake=_giving_way(world, gives_way=bool(gone)) if pods else None,
-            stalled=reason in {PendingReason.EXCEEDS_POOL, PendingReason.NO_MATCHING_POOL},
-        ),
-    )
-    said: tuple[Said, ...] = ()
-    if gone:
-        said = (Said("Warning", found[-1].cause, f"{len(gone)} seats leave their blades"),)
-    elif reason is not None and reason is not old.reason:
-        said = (Said("Normal", reason, status.message or ""),)
-    return Plan(
-        status,
-        record_first=found != old.incidents,
-        gang=wanted,
-        deletes=podwork.all_of(world, "its placement was taken away"),
-        events=said,
-        follow=_log_to_the_end(world),
-        after=_CHECK_S if pods else None,
-    )
-
-
-def _gone(world: World, gang: Gang, attempt: int) -> list[News]:
-    """Return the seats that lose their place, or have lost their pods while nobody looked."""
-    old, ranks = world.job.status, Ranks.of(world.job)
-    seats = [
-        (seat_of(pod), pod.node or "")
-        for pod in world.own_pods
-        if seat_of(pod) >= 0 and epoch_of(pod) >= attempt and ranks.exit_code(pod) != 0
-    ]
-    if not world.own_pods and old.phase in {JobPhase.RUNNING, JobPhase.RECOVERING}:
-        seats = [(number, "") for number in range(old.size or 0)]
-    given_way = gang.status.preempt is not None or gang.status.phase is GangPhase.PREEMPTING
-    cause = IncidentCause.PREEMPTED if given_way else IncidentCause.EVICTED
-    by = gang.status.preempt.by if gang.status.preempt else "placement-withdrawn"
-    return [News(cause, by, node, seat, world.now) for seat, node in seats]
-
-
-def _giving_way(world: World, *, gives_way: bool) -> Handshake | None:
-    """Return the handshake of pods that go because their placement was taken away."""
-    old, gang = world.job.status.handshake, world.gang
-    preempted = gang is not None and gang.status.preempt is not None
-    if gives_way or preempted or (old is not None and old.why is HandshakeWhy.PREEMPT):
-        return handshake.begun(world, HandshakeWhy.PREEMPT)
-    return old
-
-
-def _log_to_the_end(world: World) -> PodView | None:
-    """Return rank 0's pod while it ends: its last lines say whether a checkpoint was saved."""
-    return next(
-        (pod for pod in world.own_pods if seat_of(pod) == 0 and pod.phase == "Running"), None
-    )
-
-
-def _is_young(world: World) -> bool:
-    """Return whether the job was made so lately that its gang may have no answer yet."""
-    return world.now - world.created_s < ANSWER_S
+    return old.phase in HOLDS_NOTHING or (old.phase is JobPhase.STARTING and not world.own_pods)
 
 
 def _plan_blocked(world: World, message: str) -> Plan:
@@ -346,7 +253,7 @@ def _plan_blocked(world: World, message: str) -> Plan:
     status = follow(
         world,
         Findings(
-            phase=JobPhase.QUEUED if old.phase in _HOLDS_NOTHING else old.phase or JobPhase.QUEUED,
+            phase=JobPhase.QUEUED if old.phase in HOLDS_NOTHING else old.phase or JobPhase.QUEUED,
             reason=PendingReason.MISCONFIGURED,
             message=f"TrainingJob {world.job.key}: {message}; delete it, or use another name",
             size=world.job.spec.nodes,
@@ -355,12 +262,6 @@ def _plan_blocked(world: World, message: str) -> Plan:
         ),
     )
     return Plan(status, after=SOON_S)
-
-
-def _waiting_message(gang: Gang | None) -> str:
-    if gang is None:
-        return "asks the scheduler for a place"
-    return "waits for the scheduler to look at it; if this lasts, see whether one is running"
 
 
 def _inactive(world: World) -> GangSpec | None:
