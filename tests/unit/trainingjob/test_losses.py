@@ -723,3 +723,15 @@ def test_all_ranks_failing_alike_is_the_user_s_mistake(
     planned = plan(a_world(a_job(status), pods=ended, blades={"b3": a_blade("b3", "Suspect")}))
 
     assert causes(planned)[0][0::2] == cause
+
+
+def test_a_replacement_that_nobody_saw_for_a_while_was_there_when_its_pod_was_made() -> None:
+    status = running(attempt=2, incidents=[lost_incident(at=clock.micro(NOW - 400))])
+    job = a_job(status | {"phase": "Recovering"})
+    late = a_pod(2, "b4", 2, creationTimestamp=clock.utc(NOW - 300))
+    others = tuple(pod for pod in pods(4, 2) if pod.name != "llama-2")
+    gang = a_gang(job, ("b0", "b1", "b4", "b3"))
+
+    planned = plan(a_world(job, gang=gang, pods=(*others, late)))
+
+    assert planned.status.incidents[0].replaced_after == "1m41s"

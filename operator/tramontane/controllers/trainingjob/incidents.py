@@ -17,6 +17,7 @@ MAX_SEATS_NAMED = 256
 MAX_CODE = 128
 # More incidents than this at one moment are told by cause: the list has room for 20.
 _MOST_AT_ONCE = 8
+_LATE_S = 5.0
 _MOVED = frozenset({IncidentCause.BLADE_FAULT, IncidentCause.NODE_LOST, IncidentCause.STRAGGLER})
 _BY_BLADE = frozenset({IncidentCause.BLADE_FAULT, IncidentCause.NODE_LOST})
 
@@ -122,12 +123,24 @@ def with_replacements(
         there = [by_number[n] for n in incident.seats if n in by_number] or list(seats)
         if not all(s.there in ALIVE and s.epoch >= due[s.number] for s in there):
             return incident
-        passed = format_duration(max(0.0, now - clock.parse(incident.at)))
+        at = clock.parse(incident.at)
+        passed = format_duration(max(0.0, _replaced_at(there, at, now) - at))
         moved = there[0].blade != incident.blade
         by = there[0].blade if moved and incident.cause in _MOVED else None
         return incident.model_copy(update={"replaced_by": by, "replaced_after": passed})
 
     return tuple(map(seen, incidents))
+
+
+def _replaced_at(seats: Sequence[Seat], since: float, now: float) -> float:
+    """Return when the seats had their pods: now, unless nobody has looked for a while.
+
+    Creation times are whole seconds.
+    """
+    made = [seat.pod.created_at for seat in seats if seat.pod is not None]
+    if made and min(made) >= since and now - max(made) > _LATE_S:
+        return max(made) + 1.0
+    return now
 
 
 def closed(
