@@ -22,7 +22,7 @@ from typing import Final
 from tramontane.api import clock
 from tramontane.api.reasons import PendingReason
 from tramontane.scheduler.explain import Refusal, counted
-from tramontane.scheduler.gangs import GangRecord, Placement
+from tramontane.scheduler.gangs import Estimate, GangRecord, Placement
 from tramontane.scheduler.leaving import leaving, without
 from tramontane.scheduler.outcome import Kept
 from tramontane.scheduler.place import find, misconfigured, why_not
@@ -105,14 +105,20 @@ def _try(queue: Queue, gang: GangRecord) -> Resized | Kept:
     return Kept(refusal.reason, refusal.message.removeprefix(f"Gang {gang.key}: "))
 
 
-def advise(queue: Queue, gang: GangRecord, *, broken: bool) -> int:
-    """Return the size that serves a placed gang better than its own, or 0: see the table above."""
+def advise(
+    queue: Queue, gang: GangRecord, *, broken: bool, replaced: Estimate | None = None
+) -> int:
+    """Return the size that serves a placed gang better than its own, or 0: see the table above.
+
+    Of a broken one `replaced` is when its seats are likely to be made good.
+    """
     if not gang.sizes or gang.placement is None or gang.shares_blades:
         return 0
     size = _size(gang)
     if broken:
         sizes = tuple(other for other in gang.sizes if other < size)
-        if not sizes or _replacement_s(queue, gang) <= RESTART_S:
+        comes_s = replaced.p50_s if replaced is not None else NEVER
+        if not sizes or comes_s - queue.now_s <= RESTART_S:
             return 0
     else:
         grown = [other for other in gang.sizes if other > size and not queue.refused]
@@ -127,8 +133,8 @@ def advise(queue: Queue, gang: GangRecord, *, broken: bool) -> int:
     return 0 if plan is None else gang.size_of(len(plan.placement.seats))
 
 
-def _replacement_s(queue: Queue, gang: GangRecord) -> float:
-    """Return in how many seconds blades for all lost seats are likely to be free."""
+def replacement(queue: Queue, gang: GangRecord) -> Estimate | None:
+    """Return when blades for all lost seats are likely to be free; None where nobody knows."""
     table, ends = queue.table, queue.table.ends()
     claims = gang.key in queue.protected
 
@@ -137,9 +143,7 @@ def _replacement_s(queue: Queue, gang: GangRecord) -> float:
         return not recover(without(then, ()), gang, queue.now_s).waiting
 
     at = bisect.bisect_left(ends, True, key=serves)
-    if at == len(ends):
-        return NEVER
-    return queue.forecast.estimate(queue.now_s, ends[at]).p50_s - queue.now_s
+    return None if at == len(ends) else queue.forecast.estimate(queue.now_s, ends[at])
 
 
 def _size(gang: GangRecord) -> int:

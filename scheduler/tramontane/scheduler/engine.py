@@ -186,14 +186,17 @@ class _Pass:
             after = refill(self.snapshot, gang, after, self.now_s)
         broken = recovery is not None and bool(recovery.waiting)
         sits = replace(gang, placement=after)
+        replaced = elastic.replacement(queue, sits) if queue and broken else None
+        size = elastic.advise(queue, sits, broken=broken, replaced=replaced) if queue else 0
         return outcomes.seated(
             gang,
             after,
             recovery,
             finding,
             placed_s=placed_s,
-            advised_size=elastic.advise(queue, sits, broken=broken) if queue else 0,
+            advised_size=size,
             kept=kept,
+            replaced=replaced,
         )
 
     def _look_again(self, done: Pass, gang: GangRecord, outcome: Outcome) -> None:

@@ -174,8 +174,9 @@ def seated(
     placed_s: float,
     advised_size: int,
     kept: Kept | None = None,
+    replaced: Estimate | None = None,
 ) -> Outcome:
-    """Return the outcome of a gang that sits on `after` now.
+    """Return the outcome of a gang that sits on `after` now; `replaced` is when it may be whole.
 
     | what there is, first match | Ready | reason |
     |---|---|---|
@@ -198,6 +199,7 @@ def seated(
             placed_s=placed_s,
             advised_size=advised_size,
             observed=observed,
+            estimate=replaced,
         )
     message = explain.spares_short(gang, len(after.spares))
     if finding is not None:

@@ -63,6 +63,19 @@ def test_shrinking_is_advised_where_waiting_takes_longer(for_s: float | None, ad
     assert outcome.advised_size == advised
 
 
+def test_a_lost_seat_says_when_it_is_likely_to_be_made_good() -> None:
+    hall, record = broken()
+    outcome = outcome_of(hall, record, runs("other", "r0-3", for_s=1000.0))
+    assert outcome.reason == PendingReason.WAITING_FOR_SPARE
+    assert outcome.estimate is not None
+    assert NOW < outcome.estimate.p50_s <= outcome.estimate.p90_s <= NOW + 1000
+    assert "p50" in render(record, outcome, NOW)["status"]["estimatedStart"]
+
+    longer = outcome_of(hall, record, runs("other", "r0-3", for_s=9000.0))
+    assert longer.estimate is not None
+    assert longer.estimate.p50_s > outcome.estimate.p50_s
+
+
 def test_what_starts_have_taught_says_how_long_a_replacement_takes() -> None:
     hall, record = broken()
     records = {one.key: one for one in (record, runs("other", "r0-3", for_s=1000.0))}

@@ -735,3 +735,24 @@ def test_a_replacement_that_nobody_saw_for_a_while_was_there_when_its_pod_was_ma
     planned = plan(a_world(job, gang=gang, pods=(*others, late)))
 
     assert planned.status.incidents[0].replaced_after == "1m41s"
+
+
+def test_a_seat_that_waits_for_a_blade_says_until_when() -> None:
+    open_one = lost_incident(at=clock.micro(NOW - 9))
+    job = a_job(running(attempt=2, incidents=[open_one]) | {"phase": "Recovering"})
+    gang = a_gang(job)
+    says = {
+        "reason": "WaitingForSpare",
+        "message": "seat 2 needs a blade",
+        "estimatedStart": {"p50": clock.utc(NOW + 600), "p90": clock.utc(NOW + 900)},
+    }
+    status = {**gang.status.to_dict(), **says}
+    gang = gang.model_validate({**gang.to_dict(), "status": status})
+    left = tuple(pod for pod in pods() if pod.name != "llama-2")
+
+    planned = plan(a_world(job, gang=gang, pods=left, blades={"b2": quarantined("b2")}))
+
+    assert planned.status.reason is PendingReason.WAITING_FOR_SPARE
+    assert planned.status.message == (
+        f"seat 2 needs a blade; a blade is likely to be free by {clock.utc(NOW + 600)}"
+    )

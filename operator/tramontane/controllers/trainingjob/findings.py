@@ -103,8 +103,10 @@ def _why(
     gang = case.world.gang
     if gang is not None and gang.status.reason is not None:
         # It is placed: what the scheduler says is of a seat that it cannot move.
-        reason = gang.status.reason
-        return reason, gang.status.message, reason is PendingReason.MISCONFIGURED
+        reason, message, likely = gang.status.reason, gang.status.message, ""
+        if gang.status.estimated_start is not None:
+            likely = f"; a blade is likely to be free by {gang.status.estimated_start.p50}"
+        return reason, f"{message or reason}{likely}", reason is PendingReason.MISCONFIGURED
     if case.handshake is not None:
         return None, _saving_note(case.handshake), False
     note = _note(case)
