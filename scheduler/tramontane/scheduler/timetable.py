@@ -127,6 +127,11 @@ class TimeTable:
         found = self._earliest(wanted, known[0])
         return known if found is None else found
 
+    def kept_now(self, gang: GangRecord, before: Promise) -> Placement | None:
+        """Return the promised place where all of it is free now, for long enough."""
+        known = self._again(replace(gang, spares=0), before)
+        return known[1] if known is not None and known[0] <= self.now_s else None
+
     def _earliest(self, wanted: GangRecord, before_s: float) -> tuple[float, Placement] | None:
         """Return the earliest time, before a given one, and the place."""
         at_s = self.now_s

@@ -99,6 +99,7 @@ class Queue:
         gang = self.shares.within(gang)
         answer = self._try(gang)
         if isinstance(answer, Plan):
+            answer = self._as_promised(gang, answer)
             size = gang.size_of(len(answer.placement.seats))
             text = self._worth_waiting(gang, size)
             if not text:
@@ -133,6 +134,18 @@ class Queue:
             reserved_s=promise[0],
             estimate=self.forecast.estimate(self.now_s, promise[0]),
         )
+
+    def _as_promised(self, gang: GangRecord, plan: Plan) -> Plan:
+        """Return the plan on the blades that the gang was promised, where these are free now.
+
+        Others may look better by now, but those are what the ones behind it were promised.
+        """
+        before = self.before.get(gang.key)
+        if before is None or gang.spares or plan.note:
+            return plan
+        kept = self.table.kept_now(gang, before)
+        same = kept is not None and len(kept.seats) == len(plan.placement.seats)
+        return replace(plan, placement=kept) if kept is not None and same else plan
 
     def _quota(self, gang: GangRecord) -> tuple[PendingReason, str] | None:
         """Return why the gang's tenant may not start it.

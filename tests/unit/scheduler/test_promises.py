@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tramontane.scheduler.engine import Pass, decide
-from tramontane.scheduler.gangs import GangRecord
+from tramontane.scheduler.gangs import GangRecord, Placement
 from tramontane.scheduler.timetable import Promise
 from unit.scheduler.builders import NOW, Hall, gang
 from unit.scheduler.test_properties import gangs, halls, thorough, written
@@ -74,6 +74,19 @@ def test_blades_that_were_promised_are_not_chosen_anew() -> None:
     assert again.promises == first.promises
     # A process that has just started knows of no promises: it makes them anew.
     assert later_than_promised(first, decided(hall, after)) == ["ns/w4"]
+
+
+def test_a_gang_starts_on_the_blades_that_it_was_promised() -> None:
+    hall, record = Hall([2, 2]), gang("w", 1, max_runtime_s=100.0)
+    best = decided(hall, [record]).outcomes["ns/w"].placement
+    assert best is not None
+    promised = next(one for one in ("r1-1", "r0-0") if one not in best.seats)
+    promise = Promise(record.uid, record.generation, NOW, Placement((promised,), ()))
+
+    for before, seats in (({"ns/w": promise}, (promised,)), ({}, best.seats)):
+        placement = decided(hall, [record], before).outcomes["ns/w"].placement
+        assert placement is not None
+        assert placement.seats == seats
 
 
 @pytest.mark.parametrize(
