@@ -72,3 +72,11 @@ def test_no_reservation_is_delayed_by_lower_ranked_work(batch: int) -> None:
         promised += len(watched.promised)
         assert not watched.broken, f"{watched.broken}\n{told(seed, case, run)}"
     assert promised > TRACES / BATCHES  # more than one gang of a trace has to wait
+
+
+@pytest.mark.parametrize("seed", [813, 826, 1505, 1952, 2964, 3847, 3963, 4362, 5631, 9300])
+def test_traces_in_which_a_gang_once_started_elsewhere_than_promised(seed: int) -> None:
+    hall, jobs, faults = case = case_of(seed)
+    watched = Watched(Scheduler(), decide)
+    run = simulate(hall(), jobs, watched, faults)
+    assert not watched.broken, f"{watched.broken}\n{told(seed, case, run)}"
