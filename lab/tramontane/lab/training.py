@@ -321,6 +321,6 @@ class _Moment:
 def _traceback(rank: int, step: int) -> tuple[str, ...]:
     return (
         "Traceback (most recent call last):",
-        '  File "/work/train.py", line 212, in <module>',
+        '  File "/app/train.py", line 212, in <module>',
         f"RuntimeError: rank {rank}: loss is not finite after step {step}",
     )
