@@ -30,7 +30,8 @@ from tramontane.kube.resources import PODS, TRAININGJOBS
 
 NAMESPACE, JOB_LABEL, SEAT_LABEL = "default", "tramontane.dev/job", "tramontane.dev/seat"
 RANKS = 3
-STEPS, SAVE_EVERY, STEP_S = 160, 20, 0.05
+# Long enough that a fault that is seen late still falls into the run.
+STEPS, SAVE_EVERY, STEP_S = 320, 20, 0.05
 PATIENCE_S = 90.0
 _POLL_S = 0.1
 # Of the rank itself: the agent's own command line begins with the agent.
