@@ -24,7 +24,7 @@ from tramontane.scheduler import elastic
 from tramontane.scheduler import outcome as outcomes
 from tramontane.scheduler.fleet import Fleet
 from tramontane.scheduler.forecast import Forecast
-from tramontane.scheduler.gangs import PLACED, PREEMPTING, GangRecord
+from tramontane.scheduler.gangs import PLACED, PREEMPTING, GangRecord, Placement
 from tramontane.scheduler.integrity import Finding, mend
 from tramontane.scheduler.outcome import Outcome, Pass
 from tramontane.scheduler.place import misconfigured
@@ -173,7 +173,8 @@ class _Pass:
             if queue is not None and recovery.moves:
                 queue.table.settle(gang, recovery.placement, ends_s(gang, self.now_s))
         after = recovery.placement if recovery else placement
-        sits, kept = replace(gang, placement=after), None
+        # A pass has hundreds of placed gangs, and most do not change: copies are dear.
+        sits, kept = _seated_at(gang, after), None
         answer = elastic.resize(queue, sits) if queue else None
         if isinstance(answer, elastic.Resized):
             after, recovery = answer.placement, None
@@ -185,7 +186,7 @@ class _Pass:
         if gang.slots and not (queue and queue.refused):
             after = refill(self.snapshot, gang, after, self.now_s)
         broken = recovery is not None and bool(recovery.waiting)
-        sits = replace(gang, placement=after)
+        sits = _seated_at(gang, after)
         replaced = elastic.replacement(queue, sits) if queue and broken else None
         size = elastic.advise(queue, sits, broken=broken, replaced=replaced) if queue else 0
         return outcomes.seated(
@@ -274,3 +275,7 @@ def _would_take_more(gang: GangRecord, outcome: Outcome) -> bool:
         return True
     size = gang.size_of(len(placement.seats)) if placement is not None else 0
     return bool(gang.sizes) and size < max(gang.sizes)
+
+
+def _seated_at(gang: GangRecord, placement: Placement) -> GangRecord:
+    return gang if placement is gang.placement else replace(gang, placement=placement)
