@@ -7,7 +7,6 @@ would do (raise the epoch, start a replacement) the test does.
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ import pytest
 from tramontane.controllers.trainingjob import launchers
 from tramontane.controllers.trainingjob.rankagent import descendants
 from tramontane.controllers.trainingjob.render import AGENT_FILE, WRAPPER_FILE, agent_source
+from tramontane.lab.controlplane import free_ports
 from unit.trainingjob.builders import a_job
 
 HERE = Path(__file__).parent
@@ -37,12 +37,6 @@ def need(module: str) -> None:
         pytest.skip(f"{PYTHON} has no {module}; name one that has in TRAMONTANE_NODE_PYTHON")
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 class Hall:
     """Four agents with their folders, the folder that their ranks share, and their logs."""
 
@@ -54,11 +48,10 @@ class Hall:
             (folder / name).write_text(agent_source(name))
         self.agents: dict[int, subprocess.Popen[bytes]] = {}
         self._spec = a_job(nodes=RANKS, launcher={"procsPerNode": 1, **launcher}).spec
-        self._ports = [free_port() for _ in range(RANKS)]
+        *self._ports, self.lighthouse_port = free_ports(RANKS + 1)
         runner = [] if launcher.get("type") == "jax" else ["-m", "torch.distributed.run"]
         self._command = [PYTHON, str(folder / AGENT_FILE), PYTHON, *runner, str(HERE / script)]
         self._command += ["--folder", str(self.shared), *options]
-        self.lighthouse_port = free_port()
 
     def start(self, seats: Iterable[int], epoch: int = 1) -> None:
         """Start agents over their ranks, as containers would."""
@@ -128,6 +121,8 @@ class Hall:
     def kill(self, seat: int) -> None:
         """End an agent and all below it at once, as a lost blade does."""
         agent = self.agents[seat]
+        if agent.poll() is not None:  # its pid may be another's by now
+            return
         for pid in (agent.pid, *descendants(agent.pid)):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from node.harness import POOL, Tier, until
-from tramontane.api.names import API_VERSION
+from tramontane.api.names import API_VERSION, LABEL_JOB, LABEL_SEAT
 from tramontane.kube.client import Client
 from tramontane.kube.errors import ApiError, NotFound, Unreachable
 from tramontane.kube.resources import PODS, TRAININGJOBS
 
-NAMESPACE, JOB_LABEL, SEAT_LABEL = "default", "tramontane.dev/job", "tramontane.dev/seat"
+NAMESPACE = "default"
 RANKS = 3
 # Long enough that a fault that is seen late still falls into the run.
 STEPS, SAVE_EVERY, STEP_S = 320, 20, 0.05
@@ -89,7 +89,7 @@ class Run:
         found = await self.client.get(TRAININGJOBS, self.name, NAMESPACE)
         return dict(found.get("status") or {})
 
-    async def in_phase(self, *phases: str, within_s: float = PATIENCE_S) -> Raw:
+    async def in_phase(self, *phases: str) -> Raw:
         """Return the status once the job is in one of the phases."""
         status: Raw = {}
 
@@ -98,12 +98,12 @@ class Run:
             status = await self.status()
             return status.get("phase") in phases
 
-        await self._until(reached, " or ".join(phases), within_s)
+        await self._until(reached, " or ".join(phases))
         return status
 
-    async def finished(self, within_s: float = PATIENCE_S) -> Raw:
+    async def finished(self) -> Raw:
         """Return the status of the job that has succeeded."""
-        status = await self.in_phase("Succeeded", "Failed", within_s=within_s)
+        status = await self.in_phase("Succeeded", "Failed")
         assert status["phase"] == "Succeeded", status.get("message")
         await self._until(self._all_read, "whole log")
         sys.stdout.write(f"{self.name} {json.dumps(status['incidents'], indent=1)}\n")
@@ -145,11 +145,9 @@ class Run:
                 return line.at
         return None
 
-    async def _until(
-        self, holds: Callable[[], Awaitable[bool]], what: str, within_s: float = PATIENCE_S
-    ) -> None:
+    async def _until(self, holds: Callable[[], Awaitable[bool]], what: str) -> None:
         try:
-            await until(holds, f"{self.name} {what}", within_s)
+            await until(holds, f"{self.name} {what}", PATIENCE_S)
         except AssertionError as error:
             last = "\n".join(f"{one.seat}: {one.text}" for one in self.lines[-40:])
             raise AssertionError(f"{error}; {await self.status()}\n{last}") from None
@@ -202,9 +200,9 @@ class Run:
         pods = await self.client.list_all(PODS, NAMESPACE)
         for pod in sorted(pods, key=lambda one: str(one["metadata"]["creationTimestamp"])):
             labels = pod["metadata"].get("labels", {})
-            if labels.get(JOB_LABEL) != self.name or SEAT_LABEL not in labels:
+            if labels.get(LABEL_JOB) != self.name or LABEL_SEAT not in labels:
                 continue
-            seat, uid = int(labels[SEAT_LABEL]), pod["metadata"]["uid"]
+            seat, uid = int(labels[LABEL_SEAT]), pod["metadata"]["uid"]
             self._seen[seat] = pod
             if uid not in self._readers and pod["status"].get("phase") != "Pending":
                 reading = self._read(seat, pod["metadata"]["name"], uid)

@@ -5,7 +5,6 @@ jobs, strikes blades, waits for what a job's status says, and mends what it brok
 """
 
 import asyncio
-import os
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -21,12 +20,10 @@ from tramontane.api.names import API_VERSION
 from tramontane.api.quantity import parse_duration
 from tramontane.kube.client import Client
 from tramontane.kube.resources import PODS, TRAININGJOBS
-from tramontane.lab.binaries import ensure
 from tramontane.lab.cluster import Lab, Setup, pool_of
 from tramontane.lab.controlplane import NodeTiming, Options
 from tramontane.lab.faults import parse_fault
 from tramontane.lab.fleet import Layout
-from tramontane.lab.gobuild import BuildFailed
 from tramontane.lab.kwokconfig import PodTiming
 from tramontane.lab.remote import Remote
 from tramontane.lab.watcher import Watcher, watching
@@ -240,12 +237,6 @@ def took_s(duration: str | None) -> float:
 @asynccontextmanager
 async def a_floor(folder: Path, blades: int) -> AsyncIterator[Floor]:
     """Yield a lab with so many healthy blades, operator and scheduler as processes."""
-    try:
-        ensure()
-    except BuildFailed as error:
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(error), pytrace=False)
-        pytest.skip(str(error))
     layout = Layout(blades=blades, rack=8)
     # A kubelet needs a second or more to take a pod away whose containers have ended.
     options = Options(nodes=NodeTiming.for_blades(blades), pods=PodTiming(terminate_ms=(900, 1500)))

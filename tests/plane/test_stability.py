@@ -30,7 +30,7 @@ SECONDS = r"step (?P<step>\d+) .*seconds=(?P<seconds>[0-9.]+)"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def hall(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Floor]:
+async def hall(_built: None, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Floor]:
     async with a_floor(tmp_path_factory.mktemp("stability"), NODES + SPARES + 4 + LEFT) as floor:
         await floor.submit(
             SLOW, 4, {"STRAGGLER": "2:2.5"}, progress={"stepPattern": SECONDS}, preemptible=False

@@ -40,7 +40,6 @@ class Played:
     blades: dict[str, str]
     course: Course
     violations: list[str]
-    checked: int
     said: list[str]
 
     @property
@@ -83,7 +82,6 @@ def play(
                 },
                 course=hall.machines.courses[JOB],
                 violations=[str(one) for one in hall.judge.violations()],
-                checked=hall.judge.checked,
                 said=[f"{name} {reason} {note}" for _, name, reason, note in hall.recorder.said],
             )
 

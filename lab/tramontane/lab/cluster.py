@@ -72,7 +72,6 @@ class Setup:
     simulated_agents: bool = True
     real_agents: tuple[str, ...] = ()
     real_nodes: int = 0  # kubelets with containers, beside the layout's simulated blades
-    dns_cache_s: int = 0  # of real nodes' DNS; most clusters have 30
     namespace: str = SYSTEM_NAMESPACE
     options: Options | None = None
     log_level: str = "info"
@@ -139,7 +138,6 @@ class Lab:
         self.nodes = RealNodes(
             folder, self.processes, setup.layout, setup.real_nodes,
             start_agent=self.start_agent if setup.simulated_agents else None,
-            dns_cache_s=setup.dns_cache_s,
         )  # fmt: skip
         self.client: Client
         self.fleet: Fleet

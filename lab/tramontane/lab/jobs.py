@@ -23,6 +23,7 @@ from tramontane.api.names import (
     TRAINER_CONTAINER,
 )
 from tramontane.kube.client import ApiError, Client, NotFound
+from tramontane.kube.errors import Conflict, Unreachable
 from tramontane.kube.informer import Informer
 from tramontane.kube.resources import GANGS, PODS
 from tramontane.lab.faults import KINDS
@@ -209,13 +210,16 @@ class Jobs:
     async def _train(self, job: str) -> None:
         """Train one job until it has no pods any more."""
         wake = self._wakes[job]
+        read, pace = "", Pace()
         ending: set[asyncio.Task[None]] = set()
         while pods := self._pods.by_index("job", job):
             wake.clear()
             uid = pods[0].job_uid
+            if read != pods[0].uid:  # its knobs do not change in a pod's life
+                read, pace = pods[0].uid, self._pace(pods[0])
             ranks = [pod.rank(self._trouble(pod.node)) for pod in pods]
             before = self._checkpoints.get(uid, Training())
-            moved = advance(before, ranks, self._size(job, pods), self._pace(pods[0]), self._now())
+            moved = advance(before, ranks, self._size(job, pods), pace, self._now())
             self._checkpoints[uid] = moved.training
             self._print(pods, moved.lines)
             if moved.exits:
@@ -265,8 +269,12 @@ class Jobs:
                 await self._client.merge_patch(
                     PODS, pod.name, patch, pod.namespace, subresource="status"
                 )
-        except (NotFound, ApiError):
+        except (NotFound, Conflict):
             return  # deleted meanwhile: nobody will miss its end
+        except (ApiError, Unreachable) as error:
+            log.warning(
+                "ending rank failed pod=%s/%s error=%r", pod.namespace, pod.name, str(error)
+            )
 
 
 def ended_status(raw: Mapping[str, Any], code: int, now: str) -> dict[str, Any]:

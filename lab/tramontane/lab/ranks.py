@@ -3,8 +3,8 @@
 A `Rank` is what the pod looks like now, a `Process` what runs in it. The agent of a simulated pod
 says and does what the real one does (`tramontane.controllers`, rankagent.py; docs/training.md):
 
-    started ─► exited ─► waits for a newer epoch ─► none comes: the container ends the same
-       ▲         ▲
+    started ─► exited ─► waits for a newer epoch ─► none comes: the container ends the same, or
+       ▲         ▲                                  with 143 where it had only been told to
        │         └── draining (annotation), signal (its pod goes): the rank saves and ends
        └──────────── restarting: the epoch was raised
 
@@ -21,10 +21,12 @@ WAIT_S: Final = 60.0
 BACKOFF_S: Final = 10.0
 _QUICK_S: Final = 10.0
 _DECISION_S: Final = 20.0
+_DONE_S: Final = 3.0
 _DRAINED_S: Final = 600.0
 _PID: Final = 7
 _SIGTERM: Final = 15
 _DIED: Final = 1
+_TOLD: Final = 128 + _SIGTERM  # ended well because it was told to: its work is not done
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +113,9 @@ def live(old: Process | None, rank: Rank, now: float) -> tuple[Process | None, t
             lines.append(_agent(event))
         if drained and process.code is not None:
             process = replace(process, gives_up_at=process.gives_up_at + _DRAINED_S)
-    if now >= process.gives_up_at:
-        process = replace(process, over=True)
+    if now >= process.gives_up_at and not process.over:
+        code = process.code or (_TOLD if process.told else 0)
+        process = replace(process, code=code, over=True)
     return process, tuple(lines)
 
 
@@ -146,7 +149,7 @@ def _patience_s(process: Process, rank: Rank, code: int, now: float) -> float:
     if process.told:
         return rank.wait_s + _DRAINED_S
     if code == 0:
-        return 0.0
+        return min(_DONE_S, rank.wait_s)
     if rank.seat == 0 or now - process.started_at >= _QUICK_S:
         return rank.wait_s
     return min(rank.wait_s, rank.backoff_s * 2.0 ** min(process.attempt - 1, 20) + _DECISION_S)

@@ -15,6 +15,7 @@ import click
 
 from tramontane.api.errors import TramontaneError
 from tramontane.cli import options
+from tramontane.cli.fleet import fleet
 
 if TYPE_CHECKING:
     from tramontane.scheduler.saved import Saved
@@ -58,27 +59,8 @@ class Asking(click.Command):
             raise Unanswered(str(error)) from error
 
 
-class AskingGroup(click.Group):
-    """The same, with further commands beneath it that are imported when they are called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of all commands beneath it."""
-        return sorted({*super().list_commands(ctx), "fleet"})
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return one of them."""
-        if cmd_name != "fleet":
-            return super().get_command(ctx, cmd_name)
-        from tramontane.cli.fleet import fleet  # noqa: PLC0415
-
-        return fleet
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command, or the one beneath it."""
-        try:
-            return super().invoke(ctx)
-        except TramontaneError as error:
-            raise Unanswered(str(error)) from error
+class AskingGroup(Asking, click.Group):
+    """The same, with further commands beneath it."""
 
 
 @click.command(cls=Asking)
@@ -141,6 +123,9 @@ def simulate(
     answer = queueask.submit(world, queuejob.gang(world, submitted))
     _show(output, answer.to_dict, lambda: queueview.simulation(answer))
     raise SystemExit(0 if answer.placed else WAITS)
+
+
+simulate.add_command(fleet)
 
 
 @click.command(cls=Asking)

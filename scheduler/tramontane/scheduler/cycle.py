@@ -32,7 +32,7 @@ from tramontane.scheduler.engine import Outcome, Pass, decide
 from tramontane.scheduler.forecast import Learner
 from tramontane.scheduler.foreign.binder import Binder
 from tramontane.scheduler.foreign.member import decode_member
-from tramontane.scheduler.gangs import GangRecord, decode_gang
+from tramontane.scheduler.gangs import GangRecord, Placement, decode_gang
 from tramontane.scheduler.status import Change, change, ready_since_s, render
 from tramontane.scheduler.telling import Teller
 from tramontane.scheduler.timetable import Promise
@@ -180,21 +180,25 @@ class Cycle:
         """Write these gangs' statuses; return whether all is written.
 
         Who gives blades up comes first, and who may still have them because an answer was lost: at
-        no moment, and whoever dies in between, may two gangs have one blade.
+        no moment, and whoever dies in between, may two gangs have one blade. Of a write that did
+        not succeed the blades are not given on; everybody else's are.
         """
-        unsure = self._world.memory.unsure
-        gives = {key: unsure(key) or _gives_up(gangs[key], done.outcomes[key]) for key in keys}
-        for first in (True, False):
-            results = await asyncio.gather(
-                *(
-                    self._write(gangs[key], done.outcomes[key], now_s)
-                    for key in keys
-                    if gives[key] is first
-                )
+        memory, outcomes = self._world.memory, done.outcomes
+
+        async def write(some: Sequence[str]) -> list[str]:
+            """Write these; return which of them are not written."""
+            written = await asyncio.gather(
+                *(self._write(gangs[key], outcomes[key], now_s) for key in some)
             )
-            if not all(results):
-                return False
-        return True
+            return [key for key, is_written in zip(some, written, strict=True) if not is_written]
+
+        first = [k for k in keys if memory.unsure(k) or _gives_up(gangs[k], outcomes[k])]
+        known = {k: (memory.seen[k].placement, gangs[k].placement) for k in first}
+        failed = await write(first)
+        kept = {blade for k in failed for placement in known[k] for blade in _blades(placement)}
+        rest = [k for k in keys if k not in known]
+        may = [k for k in rest if kept.isdisjoint(_blades(outcomes[k].placement))]
+        return not await write(may) and not failed and len(may) == len(rest)
 
     async def _write(self, gang: GangRecord, outcome: Outcome, now_s: float) -> bool:
         """Write one status; return whether nothing is left to be done about it."""
@@ -294,8 +298,8 @@ async def _either(changed: asyncio.Event, stop: asyncio.Event, timeout_s: float)
 
 def _gives_up(gang: GangRecord, outcome: Outcome) -> bool:
     """Return whether the gang loses blades that it has."""
-    if gang.placement is None:
-        return False
-    kept = outcome.placement
-    after = {*kept.seats, *kept.spares} if kept is not None else set()
-    return not {*gang.placement.seats, *gang.placement.spares} <= after
+    return not _blades(gang.placement) <= _blades(outcome.placement)
+
+
+def _blades(placement: Placement | None) -> set[str]:
+    return {*placement.seats, *placement.spares} if placement is not None else set()

@@ -49,7 +49,7 @@ def test_the_agent_says_what_happens(
 @pytest.mark.parametrize(
     ("rank", "code", "after_s", "waits"),
     [
-        pytest.param(RANK, 0, 50, "0s", id="done"),
+        pytest.param(RANK, 0, 50, "3s", id="done"),
         pytest.param(RANK, 1, 50, "90s", id="late"),
         pytest.param(RANK, 1, 5, "90s", id="early-in-a-late-attempt"),
         pytest.param(replace(RANK, epoch=1), 1, 5, "30s", id="early"),
@@ -105,3 +105,13 @@ def test_nobody_gives_up_where_there_is_no_power() -> None:
     dark, _ = live(process, replace(RANK, dark=True), 500.0)
     assert dark is not None
     assert (dark.over, dark.due) == (False, math.inf)
+
+
+def test_who_was_drained_and_never_called_again_has_not_finished() -> None:
+    drained = replace(RANK, drain=4)
+    process, _ = live(RUNS, drained, 150.0)
+    assert process is not None
+    process, _ = ended(process, drained, 0, 160.0)
+    over, _ = live(process, drained, 160.0 + 690.0)
+    assert over is not None
+    assert (over.over, over.code) == (True, 143)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tramontane.lab.sim.formula import Plan, daly_s, spares_needed, young_s
+from tramontane.lab.sim.formula import Plan, spares_needed
 
 MINUTE_S = 60.0
 
@@ -59,11 +59,6 @@ def test_far_from_small_losses_the_formula_does_not_hold() -> None:
     assert Plan(128, 6.5, 30).is_valid
     assert not Plan(16384, 6.5, 60, restart_s=600).is_valid
     assert Plan(200_000, 6.5, 60).ettr >= 0
-
-
-def test_daly_is_young_less_the_save() -> None:
-    assert daly_s(30, 28800) == pytest.approx(young_s(30, 28800) - 30)
-    assert daly_s(600, 100) == 600
 
 
 @pytest.mark.parametrize(

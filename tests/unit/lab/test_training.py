@@ -152,7 +152,7 @@ def test_it_ends_after_its_steps() -> None:
     training, lines, exits = run(Training(), gang(), 0, 20, replace(PACE, steps=4))
     assert (training.phase, training.saved, training.due) == (Phase.ENDED, 4, math.inf)
     assert of(0, lines)[-2:] == ["saved checkpoint step=4", "done"]
-    assert agent_of(1, lines)[-1] == "exited attempt=1 code=0 waits=0s"
+    assert agent_of(1, lines)[-1] == "exited attempt=1 code=0 waits=3s"
     assert exits == [(0, 0), (1, 0)]
 
 

@@ -61,6 +61,32 @@ async def test_who_gives_blades_up_is_written_before_who_gets_them(
     assert written == (["g"] if lost else ["g", "h"]), "the blades are g's until it has lost them"
 
 
+async def test_a_status_that_is_refused_for_good_keeps_its_blades_and_nobody_elses() -> None:
+    bench = Bench()
+    bench.submit("g", 2)
+    await bench.cycle.run_once()
+    bench.watch("g")
+    held = set(bench.status("g")["placement"]["seats"])
+    bench.server.gangs["g"]["spec"]["active"] = False
+    bench.server.gangs["g"]["metadata"]["generation"] = 2
+    bench.server.version += 1
+    bench.server.gangs["g"]["metadata"]["resourceVersion"] = str(bench.server.version)
+    bench.watch("g")
+    bench.server.fail = lambda name: Invalid(422, "Invalid", "no") if name == "g" else None
+    for name in ("h", "k", "l"):
+        bench.submit(name, 1)
+    for _ in range(3):
+        await bench.cycle.run_once()
+
+    placed = [
+        raw["status"]["placement"]["seats"]
+        for name, raw in bench.server.gangs.items()
+        if name != "g" and raw.get("status", {}).get("placement")
+    ]
+    assert placed, "one that wants none of g's blades has its place"
+    assert not held & {blade for seats in placed for blade in seats}
+
+
 @pytest.mark.parametrize("done", [True, False], ids=["it-was-done", "it-was-not"])
 async def test_a_write_without_an_answer_keeps_its_seats_and_is_repeated(done: bool) -> None:
     bench = Bench()

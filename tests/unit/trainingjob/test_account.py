@@ -101,6 +101,13 @@ def test_time_of_a_running_job(
     assert given_to(marks, *fresh) == expected
 
 
+def test_a_job_that_has_just_saved_does_not_hang() -> None:
+    saved = stepping(NOW - 5, saved=Saved(40, NOW + 110))
+
+    assert given_to(saved, after_s=125) == {"productive": 125}
+    assert "hang" in given_to(stepping(NOW - 5), after_s=125)
+
+
 def test_a_job_that_stands_is_in_hang_from_its_last_step_and_only_once() -> None:
     marks = stepping(NOW - 5)
     assert given_to(marks, after_s=200) == {"productive": -5, "hang": 205}

@@ -16,6 +16,7 @@ from unit.trainingjob.builders import (
     a_blade,
     a_gang,
     a_job,
+    a_node,
     a_pod,
     a_world,
     after,
@@ -165,6 +166,28 @@ def test_incidents_of_groups_that_are_still_broken_stay_open() -> None:
 
     assert planned.status.phase is JobPhase.RUNNING
     assert [bool(one.running_after) for one in planned.status.incidents] == [True, False]
+
+
+def test_losses_in_a_row_of_one_group_are_one_attempt() -> None:
+    world = grouped()
+    first = plan(world)
+    left = pods(2)
+    blades = {**world.blades, "b2": quarantined("b2", "xid-48")}
+    told = a_gang(world.job, spec=first.gang)
+    second = plan(after(world, first, pods=left, gang=told, blades=blades, now=NOW + 1))
+
+    assert (first.status.attempt, second.status.attempt) == (2, 2)
+    assert second.status.restarts is not None
+    assert second.status.restarts.infra == 1
+
+
+def test_a_lighthouse_that_ends_on_a_silent_node_is_deleted_by_force() -> None:
+    world = replace(grouped(), blades={name: a_blade(name) for name in ("b0", "b1", "b2", "b3")})
+    ends = a_light(node="b4", deleting=True)
+    for since, deleted in ((NOW - 4, []), (NOW - 6, ["llama-lighthouse"])):
+        nodes = {**world.nodes, "b4": a_node("b4", "Unknown", since)}
+        planned = plan(replace(world, pods=(*pods(), ends), nodes=nodes))
+        assert [one.name for one in planned.deletes] == deleted
 
 
 def a_light(**given: Any) -> PodView:

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from tramontane.api.names import LABEL_GANG, LABEL_SEAT
-from tramontane.controllers.trainingjob.render import lighthouse_objects
+from tramontane.controllers.trainingjob import lighthouse
+from tramontane.controllers.trainingjob.render import owner_of
 from unit.trainingjob.builders import a_job, template
 
 Raw = dict[str, Any]
@@ -14,13 +15,12 @@ Raw = dict[str, Any]
 def made(template: Raw | None = None, **spec: Any) -> tuple[Raw, Raw]:
     given = {"template": template} if template else {}
     job = a_job(launcher={"replicaGroups": 4, "minReplicaGroups": 3}, **given, **spec)
-    objects = lighthouse_objects(job)
-    assert objects is not None
-    return objects
+    owner = owner_of(job)
+    return lighthouse.pod(job, owner), lighthouse.service(job, owner)
 
 
 def test_a_job_without_replica_groups_has_none() -> None:
-    assert lighthouse_objects(a_job()) is None
+    assert not lighthouse.is_wanted(a_job())
 
 
 def test_the_lighthouse_waits_for_enough_groups() -> None:

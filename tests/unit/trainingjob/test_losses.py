@@ -756,3 +756,14 @@ def test_a_seat_that_waits_for_a_blade_says_until_when() -> None:
     assert planned.status.message == (
         f"seat 2 needs a blade; a blade is likely to be free by {clock.utc(NOW + 600)}"
     )
+
+
+def test_two_blades_lost_in_the_same_second_have_an_event_each() -> None:
+    since = NOW - 60
+    silent = {"b1": a_node("b1", "Unknown", since)}
+    first = plan(a_world(a_job(running()), pods=pods(), nodes=silent))
+    assert len(first.events) == 1
+
+    silent["b2"] = a_node("b2", "Unknown", since)
+    second = plan(after(a_world(a_job(running()), pods=pods(), nodes=silent), first))
+    assert [one.note for one in second.events] == ["seats 2 on b2: node-not-ready"]

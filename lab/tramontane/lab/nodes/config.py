@@ -145,17 +145,16 @@ def cni_config(plan: NodePlan, files: NodeFiles) -> str:
     )
 
 
-def corefile(kubeconfig: Path, cache_s: int = 0) -> str:
-    """Return CoreDNS's configuration; `cache_s` > 0 adds the cache that most clusters have.
+def corefile(kubeconfig: Path) -> str:
+    """Return CoreDNS's configuration, without the cache that most clusters have.
 
-    With it a first "no such name" is remembered for 5 s, so most tests do without. Outside the
-    cluster there is no name at all, as in a hall without internet.
+    It would remember a first "no such name" for 5 s. Outside the cluster there is no name at all,
+    as in a hall without internet.
     """
-    cache = f"    cache {cache_s}\n" if cache_s else ""
     return f"""{CLUSTER_DOMAIN}:53 {{
     bind {BRIDGE_ADDRESS}
     errors
-{cache}    kubernetes {CLUSTER_DOMAIN} {{
+    kubernetes {CLUSTER_DOMAIN} {{
         kubeconfig {kubeconfig}
         pods insecure
         ttl 1

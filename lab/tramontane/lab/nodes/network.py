@@ -130,8 +130,11 @@ def remove() -> None:
     for found in _json("link", "show"):
         name = found["ifname"]
         if name == BRIDGE or (name.startswith("tramontane") and name.endswith(".0")):
-            with contextlib.suppress(LabError):  # it may go with its other end meanwhile
+            try:
                 _ip("link", "delete", name)
+            except LabError:  # it may have gone with its other end meanwhile
+                if any(one["ifname"] == name for one in _json("link", "show")):
+                    raise
     if NAMESPACES.is_dir():
         for path in NAMESPACES.glob(f"{_PREFIX}*"):
             _ip("netns", "delete", path.name)

@@ -4,7 +4,6 @@
     nodes.prepare()                      # claims the machine, makes the network
     await nodes.start(kubeconfig)        # the API server must answer at BRIDGE_ADDRESS by now
     await nodes.power_off("real-0002")   # its peers notice nothing
-    await nodes.stop()
 
 The orders work from any process: `starting.real_nodes(folder)` finds those of a lab that runs.
 """
@@ -50,14 +49,12 @@ class RealNodes:
         count: int,
         *,
         start_agent: Callable[[str], None] | None = None,
-        dns_cache_s: int = 0,
     ) -> None:
         self.folder = folder.resolve()  # nodes run elsewhere
         self.processes = processes
         self.layout = layout
         self.plans = {plan.name: plan for plan in plans(count)}
         self._start_agent = start_agent
-        self._dns_cache_s = dns_cache_s
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -90,7 +87,7 @@ class RealNodes:
         base.mkdir(parents=True, exist_ok=True)
         write_image(base / "image.tar", found.busybox)
         corefile = base / "Corefile"
-        corefile.write_text(config.corefile(kubeconfig, self._dns_cache_s))
+        corefile.write_text(config.corefile(kubeconfig))
         self.processes.start(DNS, [paths["coredns"], "-conf", corefile])
         for plan in self.plans.values():
             files = self._files(plan, kubeconfig)
@@ -126,14 +123,6 @@ class RealNodes:
 
     def _start(self, plan: NodePlan) -> None:
         self.processes.start(plan.process, ["bash", self.folder / "nodes" / plan.name / "enter"])
-
-    async def stop(self) -> None:
-        """Stop all nodes and DNS, and leave nothing of them on the machine."""
-        known = {record.name for record in self.processes.records}
-        ours = [DNS, *(plan.process for plan in self.plans.values())]
-        if running := [name for name in ours if name in known]:
-            self.processes.stop(*running)
-        sweep.sweep(self.folder)
 
     async def wait_ready(
         self, client: Client, names: Sequence[str] = (), timeout: float = _READY_S

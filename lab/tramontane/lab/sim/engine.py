@@ -115,8 +115,9 @@ class Engine:
         with _without_collector():
             self._begin()
             end_s = START_S + _WARM_S + self.setup.days * DAY_S
-            names = tuple(self.setup.layout.names())
-            for fault in faults(self.setup.model, names, self.setup.days, self.setup.seed):
+            setup, layout = self.setup, self.setup.layout
+            names = tuple(layout.names())
+            for fault in faults(setup.model, names, setup.days, setup.seed, layout.rack):
                 self.agenda.run_until(START_S + _WARM_S + fault.at_s)
                 if self.ward.fail(fault):
                     self.hits.append(fault)

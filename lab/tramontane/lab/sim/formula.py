@@ -14,10 +14,11 @@ Sources (health.md, section 4; training.md, section 4):
 import math
 from dataclasses import dataclass
 
+from tramontane.controllers.nodepool.spares import failure_probability, quantile
+
 DAY_S = 86400.0
 # Below this the linear loss is no small one any more, and the formula says too little.
 VALID_FROM = 0.8
-_NORMAL_99 = 2.326
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +72,6 @@ def young_s(save_s: float, mttf_s: float) -> float:
     return math.sqrt(2 * save_s * mttf_s)
 
 
-def daly_s(save_s: float, mttf_s: float) -> float:
-    """Return Daly's interval, of first order; at least the save's own time."""
-    return max(save_s, young_s(save_s, mttf_s) - save_s)
-
-
 def spares_needed(blades: int, rate: float, away_s: float, wait_share: float = 0.01) -> int:
     """Return the least spares with which at most `wait_share` of failures wait for a blade.
 
@@ -89,14 +85,4 @@ def spares_needed(blades: int, rate: float, away_s: float, wait_share: float = 0
         raise ValueError(f"wait_share must be between 0 and 1 (got {wait_share})")
     if not rate or not away_s:
         return 0
-    chance = 1 - math.exp(-rate / 1000 / DAY_S * away_s)
-    term, below, spares = (1 - chance) ** blades, 0.0, 0
-    if term == 0.0:  # so many are away that the series underflows: the normal law is exact enough
-        mean = blades * chance
-        return math.ceil(mean + _NORMAL_99 * math.sqrt(mean * (1 - chance))) + 1
-    while True:
-        below += term
-        if 1 - below <= wait_share or spares >= blades:
-            return spares + 1
-        term *= (blades - spares) / (spares + 1) * chance / (1 - chance)
-        spares += 1
+    return quantile(blades, failure_probability(rate, away_s), wait_share) + 1

@@ -31,7 +31,6 @@ class Judge:
         self._removed: list[SeenPod] = []
         self._uids: dict[str, str] = {}
         self.found: list[Violation] = []
-        self.checked = 0
         api.heard.append(self._heard)
 
     def violations(self) -> list[Violation]:
@@ -40,7 +39,6 @@ class Judge:
         return [*self.found, *late]
 
     def _heard(self, event: Event) -> None:
-        self.checked += 1
         if event.resource == PODS:
             self._pod(event)
         elif event.resource == GANGS:

@@ -19,7 +19,6 @@ from typing import Any
 
 from tramontane.api import clock, names
 from tramontane.api.blade import BladeState
-from tramontane.kube.errors import NotFound
 from tramontane.kube.resources import BLADES, GANGS, LEASES, NODES, PODS
 from tramontane.lab.fleet import NODE_LEASES, Layout
 from tramontane.lab.sim import reports
@@ -54,7 +53,6 @@ class Machines:
         self._pods_of: dict[str, dict[str, Raw]] = {}
         self._whole: dict[str, tuple[str, ...]] = {}
         self._addresses = itertools.count(1)
-        self.hurt: list[tuple[float, str, str]] = []  # when, which blade, which kind
         # Called with the key of a job whose rank 0 has printed the first step of a life.
         self.stepped: Callable[[str], None] = lambda _: None
         api.heard.append(self._heard)
@@ -90,7 +88,6 @@ class Machines:
         if machine.kills or self._state(fault.blade) in {BladeState.RMA, BladeState.REPAIRING}:
             return False
         machine.fault, machine.since_s = fault, self._wall()
-        self.hurt.append((self._wall(), fault.blade, fault.kind.name))
         self._stop_training(fault.blade)
         if fault.kind.takes_node:
             self._power_off(machine)
@@ -134,8 +131,7 @@ class Machines:
             self.api.apply(BLADES, body, AGENT, "status", force=True)
 
     def _state(self, blade: str) -> str:
-        raw = self.api.find(BLADES, blade)
-        return str(((raw or {}).get("status") or {}).get("state") or "")
+        return _state_of(self.api.find(BLADES, blade))
 
     # Repairs
 
@@ -219,8 +215,8 @@ class Machines:
             )
 
     def _start_pod(self, namespace: str, name: str, uid: str) -> None:
-        raw = self.api.find(PODS, name, namespace)
-        if raw is None or raw["metadata"]["uid"] != uid or "deletionTimestamp" in raw["metadata"]:
+        raw = self._pod(namespace, name, uid)
+        if raw is None or "deletionTimestamp" in raw["metadata"]:
             return
         if not self.blades[raw["spec"]["nodeName"]].powered:
             return
@@ -250,9 +246,13 @@ class Machines:
             self._drop_pod(namespace, name, uid)
 
     def _drop_pod(self, namespace: str, name: str, uid: str) -> None:
-        raw = self.api.find(PODS, name, namespace)
-        if raw is not None and raw["metadata"]["uid"] == uid:
+        if self._pod(namespace, name, uid) is not None:
             self.api.delete(PODS, name, namespace, 0, uid)
+
+    def _pod(self, namespace: str, name: str, uid: str) -> Raw | None:
+        """Return the pod, unless it is gone or another has its name."""
+        raw = self.api.find(PODS, name, namespace)
+        return raw if raw is not None and raw["metadata"]["uid"] == uid else None
 
     # Training
 
@@ -321,12 +321,9 @@ class Machines:
         return {"type": "Ready", "status": status, "reason": reason, "lastTransitionTime": at}
 
     def _pod_status(self, namespace: str, name: str, uid: str, status: Raw) -> None:
-        patch = {"metadata": {"name": name, "uid": uid}, "status": status}
-        try:
-            if self.api.get(PODS, name, namespace)["metadata"]["uid"] == uid:
-                self.api.merge_patch(PODS, name, namespace, patch, subresource="status", by=KUBELET)
-        except NotFound:
-            return
+        if self._pod(namespace, name, uid) is not None:
+            patch = {"metadata": {"name": name, "uid": uid}, "status": status}
+            self.api.merge_patch(PODS, name, namespace, patch, subresource="status", by=KUBELET)
 
     def _beat_kubelet(self, name: str) -> None:
         self._lease(name, NODE_LEASES, {})

@@ -70,7 +70,6 @@ class Course:
         saved: the newest checkpoint.
         reached: the last step of the last life.
         reworked: steps that were done more than once, all lives together.
-        saving_s: time spent in saves that were finished, or broken off.
         lives: how often it began to step.
     """
 
@@ -78,16 +77,10 @@ class Course:
     saved: Saved | None = None
     reached: int = 0
     reworked: int = 0
-    saving_s: float = 0.0
     lives: int = 0
     _last: Marks | None = None
     _life: Stretch | None = None
     _saves: list[Saved] = field(default_factory=list)
-
-    @property
-    def stepping_since(self) -> float | None:
-        """Return when the present life steps first (it may be later than now), or None."""
-        return self._life.since if self._life else None
 
     @property
     def attempt(self) -> int:
@@ -109,7 +102,6 @@ class Course:
         # The log of a rank that died ends where it ended.
         self._last = self.marks(now)
         self.reached = self._step_at(life, now)
-        self.saving_s += self._saving_s(life, now)
         self._note_saves(life, now)
         self.reworked += self.reached - (self.saved.step if self.saved else 0)
         self._life = None
@@ -151,12 +143,6 @@ class Course:
         cycles = math.floor(passed / pace.cycle_s)
         rest = math.floor((passed - cycles * pace.cycle_s) / pace.step_s + 1e-9)
         return life.first + cycles * pace.steps + min(pace.steps, rest)
-
-    def _saving_s(self, life: Stretch, now: float) -> float:
-        passed, pace = max(0.0, now - life.since), self.pace
-        cycles = math.floor(passed / pace.cycle_s)
-        over = passed - cycles * pace.cycle_s - pace.steps * pace.step_s
-        return cycles * pace.save_s + max(0.0, over)
 
     def _note_saves(self, life: Stretch, now: float) -> None:
         """Bring the newest checkpoint, and those that are remembered, up to now."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 from tramontane.api import clock
 from tramontane.api.blade import (
@@ -14,25 +14,12 @@ from tramontane.api.blade import (
     Severity,
 )
 from tramontane.lab.fleet import Layout
-from tramontane.lab.sim import faults
+from tramontane.lab.sim.iron import Machine
 
 _MEMORY = "141Gi"
 
 
-class Seen(Protocol):
-    """What the agent looks at."""
-
-    @property
-    def name(self) -> str: ...  # noqa: D102 - named for what it is
-    @property
-    def boot_id(self) -> str: ...  # noqa: D102 - named for what it is
-    @property
-    def fault(self) -> faults.Fault | None: ...  # noqa: D102 - named for what it is
-    @property
-    def since_s(self) -> float: ...  # noqa: D102 - named for what it is
-
-
-def of(machine: Seen, layout: Layout, now: float) -> Report:
+def of(machine: Machine, layout: Layout, now: float) -> Report:
     """Return the report of a machine that has changed at `now` (Unix s)."""
     fault = machine.fault
     seen: tuple[Fault, ...] = ()

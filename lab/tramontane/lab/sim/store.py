@@ -161,7 +161,7 @@ class Objects:
         found = []
         for resource, key in sorted(self._dependents.pop(uid, ()), key=lambda one: one[1]):
             stored = self._objects[resource].get(key)
-            if stored is None or any(self._is_there(one) for one in _owner_uids(stored.raw)):
+            if stored is None or any(map(self._is_there, _owner_uids(stored.raw) - {uid})):
                 continue
             meta = stored.raw["metadata"]
             found.append((resource, meta["name"], meta.get("namespace"), meta["uid"]))

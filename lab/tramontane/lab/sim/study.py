@@ -18,7 +18,6 @@ from tramontane.lab.sim.iron import Times
 from tramontane.lab.sim.pace import Pace
 
 IN_PLACE, GANG = "in-place", "gang"
-POLICIES = (IN_PLACE, GANG)
 # A pool clears a fault after it has been gone for so long (NodePool spec.health.clearAfter).
 CLEAR_S = 600.0
 # What came beyond this with a replacement was waiting for a blade.

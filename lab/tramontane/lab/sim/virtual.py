@@ -87,6 +87,19 @@ def run(work: Coroutine[Any, Any, T], loop: VirtualLoop) -> T:
 
     Raises:
         Stalled: everything waits for something that cannot happen any more.
+        Exception: the first that a timer's callback raised; asyncio would only log it.
     """
+    raised: list[BaseException] = []
+
+    def heard(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if "handle" in context:
+            raised.append(context["exception"])
+        else:
+            loop.default_exception_handler(context)
+
+    loop.set_exception_handler(heard)
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
-        return runner.run(work)
+        result = runner.run(work)
+    if raised:
+        raise raised[0]
+    return result

@@ -23,7 +23,7 @@ class Watch:
         self._api, self._resource, self._namespace, self._test = api, resource, namespace, test
         self._version = version
         self._news = asyncio.Event()
-        self.waiting: deque[Event] = deque()
+        self.waiting: list[tuple[str, Raw]] = []
 
     def begin(self) -> Raw | None:
         """Take what has happened since the version; return the Status of a 410, or None."""
@@ -38,8 +38,10 @@ class Watch:
 
     def _hear(self, event: Event) -> None:
         self._version = event.version
-        if event.resource == self._resource and event.shown(self._test, self._namespace):
-            self.waiting.append(event)
+        if event.resource != self._resource:
+            return
+        if (shown := event.shown(self._test, self._namespace)) is not None:
+            self.waiting.append(shown)
             self._news.set()
 
     async def wait(self, seconds: float) -> None:
@@ -55,12 +57,8 @@ class Watch:
 
     def taken(self) -> list[bytes]:
         """Return the lines of what there is to show."""
-        lines = []
-        while self.waiting:
-            event = self.waiting.popleft()
-            if (shown := event.shown(self._test, self._namespace)) is not None:
-                lines.append(json.dumps({"type": shown[0], "object": shown[1]}).encode())
-        return lines
+        taken, self.waiting = self.waiting, []
+        return [json.dumps({"type": type_, "object": raw}).encode() for type_, raw in taken]
 
     def bookmark(self) -> bytes:
         """Return the line that says up to where all has been shown."""

@@ -15,10 +15,10 @@ from tramontane.controllers.trainingjob.durations import seconds
 from tramontane.controllers.trainingjob.goodput import Ledger
 from tramontane.controllers.trainingjob.observe import World
 from tramontane.controllers.trainingjob.progress import Marks
-from tramontane.controllers.trainingjob.stall import SETTLED_S, limit_s
+from tramontane.controllers.trainingjob.stall import SETTLED_S, stands_until
 
 # A log that cannot be read is not waited for longer; nor one that says so much and no step.
-_LOG_PATIENCE_S = 60.0
+LOG_PATIENCE_S = 60.0
 _UNMATCHED = 1000
 _BEFORE_STEPS = frozenset({JobPhase.STARTING, JobPhase.RUNNING, JobPhase.RECOVERING})
 
@@ -77,7 +77,7 @@ class Evidence:
         """
         if self.old.phase is not JobPhase.RUNNING or self.old.step is not None:
             return False
-        marks, is_young = self.marks, self.end - self.phase_since < _LOG_PATIENCE_S
+        marks, is_young = self.marks, self.end - self.phase_since < LOG_PATIENCE_S
         was_read = marks.unmatched > 0 or marks.agent_attempt is not None
         return (self.world.log_alive or was_read or is_young) and marks.unmatched < _UNMATCHED
 
@@ -94,13 +94,8 @@ class Evidence:
     @property
     def hangs_at(self) -> float:
         """Return until when the job may stand after its last step; inf: it is not known."""
-        marks, job = self.marks, self.world.job
-        if marks.step_at is None:
-            return inf
-        until = marks.step_at + limit_s(self.world, marks)
-        if marks.saving_since is None:
-            return until
-        return max(until, marks.saving_since + seconds(job.spec.checkpoint.grace))
+        at = self.marks.step_at
+        return inf if at is None else stands_until(self.world, self.marks, at)
 
     @property
     def stands(self) -> bool:

@@ -6,6 +6,7 @@ from tramontane.api.trainingjob import Handshake, JobPhase
 from tramontane.controllers.trainingjob import incidents as told
 from tramontane.controllers.trainingjob.actions import Said
 from tramontane.controllers.trainingjob.case import Case
+from tramontane.controllers.trainingjob.evidence import key_of
 from tramontane.controllers.trainingjob.seats import Seat, There, start_problem
 from tramontane.controllers.trainingjob.status import Findings, steps_again
 from tramontane.controllers.trainingjob.validate import note_of
@@ -40,9 +41,9 @@ def findings(case: Case) -> tuple[Findings, tuple[Said, ...]]:
         whole_groups=_whole_groups(case) if phase is JobPhase.RUNNING else (1, 1),
     )
     said: list[Said] = []
+    known = {key_of(one) for one in old.incidents}
     for one in case.incidents:
-        is_new = all(one.at != other.at or one.code != other.code for other in old.incidents)
-        if is_new:
+        if key_of(one) not in known:
             where = f"seats {_listed(one.seats)} on {one.blade}" if one.blade else "all ranks"
             note = f"{where}: {one.code}"
             said.append(Said("Warning", one.cause, note))

@@ -1,6 +1,6 @@
 """Decide for a gang that has its seats: losses, fencing, creation, recovery, end.
 
-1. all ranks done → Succeeded; too long → Failed
+1. too long → Failed
 2. what is news goes into the incidents; a new attempt begins; budgets may end the job
 3. what is planned waits for a checkpoint (`handshake`)
 4. lost seats go into Gang.spec.lost; the scheduler moves them, and only them
@@ -160,7 +160,8 @@ def _begun_anew(case: Case, news: Sequence[News]) -> Case:
     incidents = told.recorded(case.incidents, news, case.now)
     hit = {case.groups.of_seat(one.seat) for one in news}
     begun = (
-        case.world.job.status.phase is JobPhase.RUNNING
+        # Replica groups keep a job running through losses in a row.
+        (case.groups.count == 1 and case.world.job.status.phase is JobPhase.RUNNING)
         or any(
             not case.is_old(seat)
             and seat.pod is not None

@@ -51,7 +51,8 @@ def deletes(case: Case) -> tuple[Delete, ...]:
     found += [
         Delete(pod.name, pod.uid, 0, "the lighthouse has ended")
         for pod in lights(case)
-        if (pod.finished and not pod.deleting) or (pod.deleting and _is_dark(case, pod))
+        if (pod.deleting and pod.node is not None and is_silent(case.world, pod.node))
+        or (pod.finished and not pod.deleting)
     ]
     return tuple(found)
 
@@ -59,12 +60,6 @@ def deletes(case: Case) -> tuple[Delete, ...]:
 def lights(case: Case) -> tuple[PodView, ...]:
     """Return the lighthouse's pods: one at most, and it has no seat."""
     return tuple(pod for pod in case.world.own_pods if seat_of(pod) < 0)
-
-
-def _is_dark(case: Case, pod: PodView) -> bool:
-    """Return whether the pod's node cannot say that the pod has ended, as far as we know it."""
-    node = case.world.nodes.get(pod.node or "")
-    return node is not None and node.ready is not True
 
 
 def _order(case: Case, seat: Seat, pod: PodView, *, whole: bool) -> Delete | None:

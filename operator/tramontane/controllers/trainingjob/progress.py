@@ -12,7 +12,6 @@ was asked to save and end (`draining`) is told of. `restarting` ends a process w
 import math
 import re
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from statistics import median
 
@@ -169,11 +168,6 @@ class Progress:
                 self.feed_step(step, at)
             elif self.step_pattern is not None and not self._matched:
                 self._unmatched += 1
-
-    def feed_all(self, lines: Iterable[tuple[str, float]]) -> None:
-        """Take many lines."""
-        for line, at in lines:
-            self.feed(line, at)
 
     def feed_step(self, step: int, at: float) -> None:
         """Take a step that was done at `at` (Unix s)."""

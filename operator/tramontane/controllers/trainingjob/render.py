@@ -113,14 +113,6 @@ def config_map(job: TrainingJob, seats: Sequence[str], gpus: int) -> Raw:
     }
 
 
-def lighthouse_objects(job: TrainingJob) -> tuple[Raw, Raw] | None:
-    """Return pod and Service of the job's lighthouse; None where it has no replica groups."""
-    if not lighthouse.is_wanted(job):
-        return None
-    owner = owner_of(job)
-    return lighthouse.pod(job, owner), lighthouse.service(job, owner)
-
-
 def pod_name(job: str, seat: int) -> str:
     """Return the name of a seat's pod."""
     return f"{job}-{seat}"

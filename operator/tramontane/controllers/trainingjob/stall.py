@@ -39,6 +39,15 @@ def limit_s(world: World, marks: Marks) -> float:
     return max(STALL_LEAST_S, STALL_STEPS * step_s, STALL_SAVES * save_s)
 
 
+def stands_until(world: World, marks: Marks, step_at: float) -> float:
+    """Return until when training may stand after its last step, at `step_at` (Unix s)."""
+    # The step after a checkpoint takes as long as any other.
+    until = max(step_at, marks.saved.at if marks.saved is not None else 0.0) + limit_s(world, marks)
+    if marks.saving_since is None:
+        return until
+    return max(until, marks.saving_since + seconds(world.job.spec.checkpoint.grace))
+
+
 def hangs_at(world: World, marks: Marks, attempt: int) -> float | None:
     """Return when the job will be found to hang unless a step comes (Unix s); None: never."""
     status = world.job.status
@@ -49,12 +58,7 @@ def hangs_at(world: World, marks: Marks, attempt: int) -> float | None:
         return None
     of_life = marks.agent_attempt is None or marks.agent_attempt >= attempt
     if status.phase is JobPhase.RUNNING and marks.step_at is not None and of_life:
-        # The step after a checkpoint takes as long as any other.
-        moved_s = max(marks.step_at, marks.saved.at if marks.saved is not None else 0.0)
-        until = moved_s + limit_s(world, marks)
-        if marks.saving_since is not None:
-            grace_s = seconds(world.job.spec.checkpoint.grace)
-            until = max(until, marks.saving_since + grace_s)
+        until = stands_until(world, marks, marks.step_at)
         return max(until, world.log_since + SETTLED_S)
     begun = _started_at(world)
     if begun is None or status.step is None:

@@ -25,13 +25,13 @@ from tramontane.controllers.trainingjob import incidents as told
 from tramontane.controllers.trainingjob.account import account
 from tramontane.controllers.trainingjob.advice import advice_s
 from tramontane.controllers.trainingjob.durations import seconds
+from tramontane.controllers.trainingjob.evidence import LOG_PATIENCE_S
 from tramontane.controllers.trainingjob.goodput import Ledger
 from tramontane.controllers.trainingjob.observe import World
 from tramontane.controllers.trainingjob.progress import Marks
 from tramontane.controllers.trainingjob.stall import SETTLED_S
 
 FINISHED = frozenset({JobPhase.SUCCEEDED, JobPhase.FAILED})
-LOG_PATIENCE_S = 60.0
 # How old the first status may make a job wait, and how old numbers in it may be: of starting
 # pods (each write counts against the 1.1 writes per pod), of progress, of the ledger.
 FIRST_AFTER_S = 1.0

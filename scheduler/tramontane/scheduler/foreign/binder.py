@@ -84,10 +84,14 @@ class Binder:
             refused: at_s for refused, at_s in self._refused.items() if now_s < at_s + AVOID_S
         }
         records = {key: one.record for key, one in gangs.items() if not one.lacking}
+        if not self._refused:
+            return records
+        nodes: dict[str, set[str]] = {}
         for uid, node in self._refused:
-            for key, record in records.items():
-                if any(pod.uid == uid for pod in gangs[key].pods):
-                    records[key] = replace(record, avoid=record.avoid | {node})
+            nodes.setdefault(uid, set()).add(node)
+        for key, record in records.items():
+            if avoid := {node for pod in gangs[key].pods for node in nodes.get(pod.uid, ())}:
+                records[key] = replace(record, avoid=record.avoid | avoid)
         return records
 
     def carry_out(
