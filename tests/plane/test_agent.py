@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -24,6 +23,7 @@ from tramontane.health.fake import FakeDevice
 from tramontane.kube.client import Client, NotFound
 from tramontane.kube.resources import BLADES, LEASES
 from tramontane.lab import paths
+from tramontane.lab.controlplane import free_ports
 from tramontane.lab.nvml import StateFile, blade, build
 from unit.health import hosts
 
@@ -68,13 +68,6 @@ class AgentProcess:
                 await asyncio.sleep(0.05)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def host_of(machine: StateFile) -> Path:
     """Return the folder with the blade's host: sysfs, procfs, and a kernel log."""
     folder = machine.path.parent / "host"
@@ -89,7 +82,7 @@ async def agent_process(
     plane: Plane, machine: StateFile, *arguments: str
 ) -> AsyncIterator[AgentProcess]:
     library = build(paths.cache_dir())
-    port = free_port()
+    (port,) = free_ports(1)
     folder = host_of(machine)
     process = await asyncio.create_subprocess_exec(
         sys.executable,

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -30,18 +29,12 @@ from tramontane.kube.client import Client, NotFound
 from tramontane.kube.process import EXIT_LEADERSHIP_LOST
 from tramontane.kube.resources import BLADES, CRDS, LEASES, NODEPOOLS, NODES, TRAININGJOBS
 from tramontane.lab.cluster import apply_crds
+from tramontane.lab.controlplane import free_ports
 from tramontane.lab.fleet import Fleet, Layout
 
 # The Lease runs 15 s and a standby looks every 2 s; more is the machine's.
 FAILOVER_S = 17.0
 SLACK_S = 8.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def leader(client: Client, identity: str, within_s: float) -> float:
@@ -101,7 +94,7 @@ async def test_killed_the_standby_takes_over_and_misses_nothing(
 ) -> None:
     async with await plane.client() as client, operating(plane, tmp_path, "one") as one:
         await leader(client, "one", 30.0)
-        async with operating(plane, tmp_path, "two", free_port()) as two:
+        async with operating(plane, tmp_path, "two", *free_ports(1)) as two:
             await ready(two)  # a standby is ready, its caches are warm
             fleet = await small_hall(client)
             assert await one.end(signal.SIGKILL) == -signal.SIGKILL
@@ -122,7 +115,7 @@ async def test_killed_the_standby_takes_over_and_misses_nothing(
 async def test_told_to_stop_it_gives_the_lease_back(plane: Plane, tmp_path: Path) -> None:
     async with await plane.client() as client, operating(plane, tmp_path, "one") as one:
         await leader(client, "one", 30.0)
-        async with operating(plane, tmp_path, "two", free_port()) as two:
+        async with operating(plane, tmp_path, "two", *free_ports(1)) as two:
             await ready(two)
             await asyncio.sleep(1.0)
             assert await one.end() == 0
@@ -171,7 +164,7 @@ async def test_without_crds_it_waits_and_says_so(plane: Plane, tmp_path: Path) -
             await client.delete(CRDS, name)
             await gone(client, CRDS, name)
         try:
-            async with operating(plane, tmp_path, "one", free_port()) as one:
+            async with operating(plane, tmp_path, "one", *free_ports(1)) as one:
                 status, text = await ask(one, "/readyz")
                 assert (status, text) == (503, "crds: not ready\n")
                 assert (await ask(one, "/healthz"))[0] == 200
@@ -191,7 +184,7 @@ async def test_without_crds_it_waits_and_says_so(plane: Plane, tmp_path: Path) -
 async def test_kopf_leaves_no_trace_on_objects(plane: Plane, tmp_path: Path) -> None:
     async with (
         await plane.client() as client,
-        operating(plane, tmp_path, "one", free_port()) as one,
+        operating(plane, tmp_path, "one", *free_ports(1)) as one,
     ):
         await small_hall(client, 1)
         job: dict[str, Any] = {

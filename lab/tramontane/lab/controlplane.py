@@ -13,6 +13,7 @@ ends it. Its data is thrown away with it: a start always begins with an empty cl
 
 import asyncio
 import contextlib
+import random
 import shutil
 import socket
 import ssl
@@ -33,6 +34,7 @@ from tramontane.lab.processes import Processes
 
 ADMIN = "admin"
 LOOPBACK = "127.0.0.1"
+LISTENING_PORTS = range(15_000, 30_000)
 _USERS = {
     ADMIN: ("system:masters",),
     "kubelets": ("system:masters",),
@@ -107,12 +109,23 @@ class Options:
 
 
 def free_ports(count: int, address: str = LOOPBACK) -> list[int]:
-    """Return ports that nobody listens on just now; they are loopback's unless said otherwise."""
+    """Return ports that nobody listens on just now; they are loopback's unless said otherwise.
+
+    They lie below those that the kernel gives to outgoing connections, so that none of these
+    takes one before the program that it is for has bound it.
+    """
+    found: list[int] = []
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind((address, 0))
-        return [one.getsockname()[1] for one in sockets]
+        for port in random.sample(LISTENING_PORTS, len(LISTENING_PORTS)):
+            if len(found) == count:
+                return found
+            one = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                one.bind((address, port))
+                found.append(port)
+    raise LabError(
+        f"ports of {address}: must have {count} free ones in {LISTENING_PORTS} (got: {len(found)})"
+    )
 
 
 class ControlPlane:
