@@ -24,6 +24,7 @@ from tramontane.lab.nodes.config import MOUNTS
 from tramontane.lab.paths import LabError
 
 pytestmark = pytest.mark.usefixtures("_able")
+IP_NETNS = "/run/netns"
 NOTHING_BUT_NODES = Setup(Layout(blades=0), components=(), simulated_agents=False, real_nodes=2)
 
 
@@ -34,14 +35,19 @@ def said_by(*command: str) -> list[str]:
 
 
 def traces(folder: Path) -> dict[str, object]:
-    """All that a lab could leave on the machine; equal before and after, or it did."""
+    """All that a lab could leave on the machine; equal before and after, or it did.
+
+    But for the folder of `ip netns`, which `ip` makes and mounts at its first use and keeps.
+    """
     mine = str(folder).encode()
     return {
         "links": [line.split(":")[1] for line in said_by("ip", "-oneline", "link")],
         "routes": said_by("ip", "route"),
         "namespaces": said_by("ip", "netns"),
         "mounts": sorted(
-            line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()
+            point
+            for line in Path("/proc/self/mountinfo").read_text().splitlines()
+            if (point := line.split()[4]) != IP_NETNS
         ),
         "cgroups": sorted(
             str(found) for root in cgroups.hierarchies() for found in root.glob("tramontane*")
@@ -53,11 +59,7 @@ def traces(folder: Path) -> dict[str, object]:
             if mine in _read(found)
         ),
         "claim": CLAIM.exists(),
-        "folders": [
-            point
-            for point in ("/run/netns", *(point for point, _ in MOUNTS))
-            if Path(point).exists()
-        ],
+        "folders": [point for point, _ in MOUNTS if Path(point).exists()],
     }
 
 

@@ -10,10 +10,14 @@ from tramontane.kube.client import Client, NotFound
 from tramontane.kube.resources import (
     BLADES,
     CONFIGMAPS,
+    CONTROLLERREVISIONS,
+    DEPLOYMENTS,
+    ENDPOINTSLICES,
     GANGS,
     INFERENCEDEPLOYMENTS,
     JOBS,
     LEASES,
+    NETWORKPOLICIES,
     NODEPOOLS,
     NODES,
     PODS,
@@ -27,7 +31,10 @@ from tramontane.lab.controlplane import ControlPlane
 SYSTEM = "tramontane-system"
 # Owners before what they own, so that nothing is made again while we delete.
 OURS = (TRAININGJOBS, INFERENCEDEPLOYMENTS, GANGS, NODEPOOLS, BLADES)
-THEIRS = (JOBS, PODS, SERVICES, CONFIGMAPS, LEASES, NODES, PRIORITYCLASSES)
+THEIRS = (
+    *(DEPLOYMENTS, JOBS, PODS, SERVICES, ENDPOINTSLICES, NETWORKPOLICIES, CONFIGMAPS),
+    *(CONTROLLERREVISIONS, LEASES, NODES, PRIORITYCLASSES),
+)
 KEPT = frozenset({"kubernetes", "kube-root-ca.crt"})
 
 

@@ -24,10 +24,12 @@ ALLOWED = {
         get list watch delete      tramontane.dev/trainingjobs
         patch                      tramontane.dev/trainingjobs/status
         update                     tramontane.dev/trainingjobs/finalizers
-        list watch                 tramontane.dev/inferencedeployments
+        get list watch             tramontane.dev/inferencedeployments
+        patch                      tramontane.dev/inferencedeployments/status
+        update                     tramontane.dev/inferencedeployments/finalizers
         list watch create patch delete    tramontane.dev/blades
         patch                      tramontane.dev/blades/status
-        list watch create patch    tramontane.dev/gangs
+        list watch create patch delete    tramontane.dev/gangs
         get list watch patch       nodes
         patch                      nodes/status
         get list watch create patch delete    pods
@@ -35,6 +37,11 @@ ALLOWED = {
         create                     pods/eviction
         get create patch delete    services
         get create patch           configmaps
+        get list create patch delete    apps/controllerrevisions
+        get create patch           apps/deployments
+        get create patch           networking.k8s.io/networkpolicies
+        get create patch delete    discovery.k8s.io/endpointslices
+        get create patch           gateway.networking.k8s.io/httproutes
         get                        scheduling.k8s.io/priorityclasses
         create patch               events.k8s.io/events
         create list watch          coordination.k8s.io/leases@tramontane-system
@@ -108,7 +115,7 @@ def questions(table: str) -> Iterator[Object]:
         *verbs, subject = line.split()
         what, _, where = subject.partition("@")
         parts = what.split("/")
-        group = parts.pop(0) if "." in parts[0] else ""
+        group = parts.pop(0) if "." in parts[0] or parts[0] == "apps" else ""
         namespace, _, name = where.partition("/")
         for verb in verbs:
             yield {

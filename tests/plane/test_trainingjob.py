@@ -2,88 +2,38 @@
 
 import asyncio
 import contextlib
-import os
-import signal
-import sys
-import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
 
-from plane.harness import SYSTEM, Plane
+from plane.hall import NAMESPACE, SOON_S, a_scheduled_hall, controlled, made, say_state
+from plane.harness import Plane
 from tramontane.api.names import (
     ANNOTATION_EPOCH,
     ANNOTATION_PEERS,
-    API_VERSION,
     LABEL_SEAT,
-    LEASE_SCHEDULER,
 )
-from tramontane.controllers import informers as caches
 from tramontane.controllers.trainingjob import TrainingJobController
-from tramontane.kube.client import Client, Conflict, NotFound
-from tramontane.kube.events import EventRecorder
-from tramontane.kube.informer import Informer
+from tramontane.kube.client import Client, Conflict
 from tramontane.kube.resources import (
     BLADES,
     CONFIGMAPS,
     GANGS,
-    LEASES,
-    NODEPOOLS,
     NODES,
     PODS,
     PRIORITYCLASSES,
     SERVICES,
     TRAININGJOBS,
 )
-from tramontane.lab.fleet import Fleet, Layout
 
-SOON_S = 30.0
-NAME, NAMESPACE = "llama", "default"
+NAME = "llama"
 Raw = dict[str, Any]
 
 
-@asynccontextmanager
-async def controlling(plane: Plane) -> AsyncIterator[TrainingJobController]:
-    """Run the controller in this process, as the operator does, until the context ends."""
-    async with await Client.connect(plane.kubeconfig, user_agent="controller") as client:
-        informers = caches.connect(client, SYSTEM)
-        recorder = EventRecorder(client, "tramontane.dev/operator")
-        controller = TrainingJobController(client, informers, recorder, time.time)
-        controller.wire()
-        jobs = Informer(client, TRAININGJOBS, lambda raw: raw["metadata"]["resourceVersion"])
-        jobs.add_listener(lambda key, _old, _new: controller.queue.add(key))
-        stop = asyncio.Event()
-        following = [
-            asyncio.create_task(work) for work in (informers.run(), jobs.run(), recorder.run())
-        ]
-        await informers.wait_synced()
-        running = asyncio.create_task(controller.run(stop))
-        try:
-            yield controller
-        finally:
-            stop.set()
-            await running
-            for task in following:
-                task.cancel()
-            await asyncio.gather(*following, return_exceptions=True)
-
-
-@asynccontextmanager
-async def scheduling(plane: Plane) -> AsyncIterator[None]:
-    environment = {**os.environ, "KUBECONFIG": str(plane.kubeconfig)}
-    arguments = ("-m", "tramontane.scheduler", "--namespace", SYSTEM)
-    process = await asyncio.create_subprocess_exec(sys.executable, *arguments, env=environment)
-    try:
-        yield
-    finally:
-        if process.returncode is None:
-            process.send_signal(signal.SIGTERM)
-        await process.wait()
-        async with await plane.client() as client:
-            with contextlib.suppress(NotFound):
-                await client.delete(LEASES, LEASE_SCHEDULER, SYSTEM)
+def controlling(plane: Plane) -> AbstractAsyncContextManager[TrainingJobController]:
+    return controlled(plane, TRAININGJOBS, TrainingJobController)
 
 
 @asynccontextmanager
@@ -91,36 +41,6 @@ async def a_hall(plane: Plane, blades: int = 6) -> AsyncIterator[Client]:
     """Yield a client of a cluster with healthy blades, a scheduler and the controller."""
     async with a_scheduled_hall(plane, blades) as client, controlling(plane):
         yield client
-
-
-@asynccontextmanager
-async def a_scheduled_hall(plane: Plane, blades: int) -> AsyncIterator[Client]:
-    async with await plane.client() as client:
-        fleet = Fleet(client, Layout(blades=blades, rack=4, racks_per_block=2))
-        await fleet.create()
-        await fleet.wait_ready()
-        pool = {"nodeSelector": {"matchLabels": {"node-role/gpu": "h200"}}, "gpu": {"count": 8}}
-        await client.create(NODEPOOLS, made("NodePool", "paris", pool))
-        for name in fleet.names:
-            await client.create(BLADES, made("Blade", name, {"pool": "paris"}))
-            await say_state(client, name, "Healthy")
-        async with scheduling(plane):
-            yield client
-
-
-def made(kind: str, name: str, spec: Raw) -> Raw:
-    metadata = {"name": name} | ({"namespace": NAMESPACE} if kind == "TrainingJob" else {})
-    return {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "spec": spec}
-
-
-async def say_state(client: Client, blade: str, state: str) -> None:
-    """Say what the nodepool controller would say of a blade."""
-    severity = "None" if state == "Healthy" else "Fatal"
-    verdict = {"severity": severity, "action": "None"}
-    status: Raw = {"state": state, "verdict": verdict}
-    if state == "Quarantined":
-        status["reason"] = "HardwareFault"
-    await client.merge_patch(BLADES, blade, {"status": status}, subresource="status")
 
 
 def a_job(nodes: int = 4, **spec: Any) -> Raw:

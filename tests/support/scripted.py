@@ -122,11 +122,19 @@ class Scripted:
         if request.method == "POST":
             return self._create(request.path, body)
         found = self.objects.get(request.path)
-        if found is None and request.method == "GET" and request.path.count("/") in {3, 4, 5, 6}:
-            return self._list(request)
         if found is None:
-            return status(404, "NotFound", f"{request.path} not found")
+            return self._absent(request, body)
         return self._write(request.method, request.path, found, body)
+
+    def _absent(self, request: web.Request, body: Any) -> web.Response:
+        """Answer a request for a path that is no object's."""
+        if request.method == "PATCH" and "fieldManager" in request.query:
+            return self._apply(request.path, body)
+        # Of /apis/GROUP/VERSION it knows nothing, unless a test says that it is there.
+        parts = request.path.count("/") - request.path.startswith("/apis/")
+        if request.method == "GET" and parts in {3, 4, 5}:
+            return self._list(request)
+        return status(404, "NotFound", f"{request.path} not found")
 
     def _write(self, method: str, path: str, found: Raw, body: Any) -> web.Response:
         collection, _, name = path.rpartition("/")
@@ -147,6 +155,17 @@ class Scripted:
         if f"{collection}/{name}" in self.objects:
             return status(409, "AlreadyExists", f"{name} already exists")
         return web.json_response(self.put(collection, name, **body), status=201)
+
+    def _apply(self, path: str, body: Raw) -> web.Response:
+        """Create what is applied and not there, or change the status of what is."""
+        collection, _, name = path.rpartition("/")
+        if name != "status":
+            return web.json_response(self.put(collection, name, **body), status=201)
+        found = self.objects.get(collection)
+        if found is None:
+            return status(404, "NotFound", f"{collection} not found")
+        above, _, owner = collection.rpartition("/")
+        return web.json_response(self.put(above, owner, **{**found, "status": body["status"]}))
 
     def _list(self, request: web.Request) -> web.Response:
         """Answer with a page; the continue token is the offset and the version of the list."""

@@ -18,19 +18,14 @@ from tramontane.api.base import (
     Name,
     Object,
     PodOverrides,
-    Quantity,
-    Text,
-    Timestamp,
     Word,
     about,
 )
 from tramontane.api.checks import Rule, checked, rules
-from tramontane.api.conditions import Conditions
 from tramontane.api.gang import GangTopology
-from tramontane.api.reasons import InferenceReason, PendingReason
+from tramontane.api.inferencestatus import InferenceDeploymentStatus
 from tramontane.api.trainingjob import Backoff
 
-MAX_DECISIONS: Final = 10
 # `<name>-<replica>-<seat>` is a host name of at most 63 characters.
 MAX_NAME: Final = 50
 
@@ -81,34 +76,19 @@ class OnFault(StrEnum):
     MOVE_REPLICA = "MoveReplica"
 
 
+class Profile(StrEnum):
+    """Say where the model is served."""
+
+    CLUSTER = "Cluster"
+    EDGE = "Edge"
+
+
 class Egress(StrEnum):
     """Say what the pods may reach."""
 
     NONE = "None"
     DNS_ONLY = "DNSOnly"
     OPEN = "Open"
-
-
-class InferencePhase(StrEnum):
-    """Say how well the model is served."""
-
-    PLANNING = "Planning"
-    WAITING = "Waiting"
-    LOADING = "Loading"
-    SERVING = "Serving"
-    DEGRADED = "Degraded"
-    ROLLING_OUT = "RollingOut"
-    ROLLED_BACK = "RolledBack"
-    SCALED_TO_ZERO = "ScaledToZero"
-    FAILED = "Failed"
-
-
-class RevisionVerdict(StrEnum):
-    """Say what became of a revision."""
-
-    OBSERVING = "Observing"
-    ACCEPTED = "Accepted"
-    REJECTED = "Rejected"
 
 
 class TrainingJobSource(Model):
@@ -233,6 +213,27 @@ class Adapter(Model):
     ] = None
 
 
+class Verify(Model):
+    """Want the weights signed by somebody who is trusted."""
+
+    signature: Annotated[
+        str,
+        about(
+            "Ed25519 signature of the text of model.digest, in base64.",
+            example="q83vEjRWeJA=",
+            min_length=1,
+            max_length=512,
+        ),
+    ]
+    keys_from: Annotated[
+        Name,
+        about(
+            "ConfigMap of the same namespace with trusted public keys in PEM, one per entry.",
+            example="trust-roots",
+        ),
+    ]
+
+
 class ModelSpec(Model):
     """Say which weights are served, and as what."""
 
@@ -246,6 +247,13 @@ class ModelSpec(Model):
             "Digest of the manifest of all files; recorded from the first load if absent, "
             "enforced after.",
             example=_DIGEST_EXAMPLE,
+        ),
+    ] = None
+    verify: Annotated[
+        Verify | None,
+        about(
+            "Whose signature the digest must have; absent: anybody's weights are served.",
+            example={"signature": "q83vEjRWeJA=", "keysFrom": "trust-roots"},
         ),
     ] = None
     config: Annotated[
@@ -274,6 +282,14 @@ class ModelSpec(Model):
             max_length=32,
         ),
     ] = ()
+
+    model_config = checked(
+        Rule(
+            "!has(self.verify) || has(self.digest)",
+            "model must have digest when verify is given",
+            "no digest",
+        )
+    )
 
 
 class Engine(Model):
@@ -548,6 +564,14 @@ class InferenceDeploymentSpec(Model):
     recovery: Annotated[
         InferenceRecovery, about("What happens after a failure.", example={"restarts": 5})
     ] = InferenceRecovery()
+    profile: Annotated[
+        Profile,
+        about(
+            "Cluster: gangs on blades of a NodePool. Edge: one plain pod on one node, which goes "
+            "on serving while the operator is away.",
+            example="Edge",
+        ),
+    ] = Profile.CLUSTER
     egress: Annotated[
         Egress, about("What the pods may reach: None, DNSOnly or Open.", example="DNSOnly")
     ] = Egress.NONE
@@ -585,130 +609,6 @@ class InferenceDeploymentSpec(Model):
             "none",
         ),
     )
-
-
-class PlanStatus(Model):
-    """Say how a replica is laid out, and whether it fits."""
-
-    gpus_per_replica: Annotated[int | None, about("GPUs per replica.", example=8, ge=0)] = None
-    nodes_per_replica: Annotated[int | None, about("Blades per replica.", example=1, ge=0)] = None
-    layout: Annotated[Word | None, about("Layout in short.", example="TP8")] = None
-    weights_per_gpu: Annotated[
-        Quantity | None, about("Memory of the weights per GPU, in bytes.", example="17Gi")
-    ] = None
-    kv_tokens: Annotated[
-        int | None, about("Tokens that a replica's KV cache holds.", example=2200000, ge=0)
-    ] = None
-    fits: Annotated[bool | None, about("Whether it fits.", example=True)] = None
-    why: Annotated[
-        Text | None,
-        about("The arithmetic, for people.", example="17.2 GiB of weights + 96 GiB of KV in 141"),
-    ] = None
-
-
-class Revision(Model):
-    """Say what became of one revision."""
-
-    hash: Annotated[Word, about("Hash of the spec's serving part.", example="6c7f", min_length=1)]
-    digest: Annotated[Digest | None, about("Digest of its weights.", example=_DIGEST_EXAMPLE)] = (
-        None
-    )
-    weight: Annotated[int | None, about("Percent of the requests.", example=5, ge=0, le=100)] = None
-    ready: Annotated[int | None, about("Ready replicas.", example=1, ge=0)] = None
-    verdict: Annotated[RevisionVerdict | None, about("What became of it.", example="Observing")] = (
-        None
-    )
-    why: Annotated[
-        Text | None, about("Why, with numbers.", example="ttftP95 1.9 times the old one's")
-    ] = None
-
-
-class ReplicaStatus(Model):
-    """Say how one replica is."""
-
-    name: Annotated[Name, about("Name of the replica's gang.", example="claims-0")]
-    state: Annotated[Word | None, about("What it is doing.", example="Serving")] = None
-    ranks: Annotated[Word | None, about("Ready ranks of all ranks.", example="8/8")] = None
-    blades: Annotated[
-        tuple[Name, ...],
-        about("Blades it is on.", example=["gpu-0001"], list_type="atomic", max_length=1024),
-    ] = ()
-    restarts: Annotated[int, about("Restarts so far.", example=1, ge=0)] = 0
-
-
-class Decision(Model):
-    """Record one decision and its grounds."""
-
-    at: Annotated[Timestamp, about("When.", example="2026-11-24T15:02:07Z")]
-    what: Annotated[Line, about("What was decided.", example="scale 2 to 3")]
-    why: Annotated[Line | None, about("Why, with numbers.", example="queue 9 per replica")] = None
-
-
-class InferenceDeploymentStatus(Model):
-    """Say how well the model is served, and what was decided."""
-
-    observed_generation: Annotated[
-        int | None, about("Generation of the spec that this status speaks of.", example=2, ge=0)
-    ] = None
-    phase: Annotated[InferencePhase | None, about("How well it is served.", example="Serving")] = (
-        None
-    )
-    reason: Annotated[
-        PendingReason | InferenceReason | None,
-        about("Why it is not served as asked for.", example="DoesNotFit"),
-    ] = None
-    message: Annotated[
-        Text | None,
-        about("The reason for people, with numbers.", example="needs 180 GiB (got 141 per GPU)"),
-    ] = None
-    ready: Annotated[Word | None, about("Ready replicas of wanted ones.", example="3/4")] = None
-    endpoint: Annotated[
-        Line | None,
-        about("Address of the API.", example="http://claims.insurer-a.svc:8000/v1"),
-    ] = None
-    plan: Annotated[
-        PlanStatus | None, about("How a replica is laid out.", example={"layout": "TP8"})
-    ] = None
-    revisions: Annotated[
-        tuple[Revision, ...],
-        about(
-            "Revisions that serve or were judged last.",
-            example=[{"hash": "6c7f", "weight": 5, "verdict": "Observing"}],
-            list_type="map",
-            keys=("hash",),
-            max_length=10,
-        ),
-    ] = ()
-    replicas: Annotated[
-        tuple[ReplicaStatus, ...],
-        about(
-            "Replicas, by name.",
-            example=[{"name": "claims-0", "state": "Serving", "ranks": "8/8"}],
-            list_type="map",
-            keys=("name",),
-            max_length=2000,
-        ),
-    ] = ()
-    decisions: Annotated[
-        tuple[Decision, ...],
-        about(
-            "The last 10 decisions, newest last.",
-            example=[{"at": "2026-11-24T15:02:07Z", "what": "scale 2 to 3"}],
-            list_type="atomic",
-            max_length=MAX_DECISIONS,
-        ),
-    ] = ()
-    conditions: Annotated[
-        Conditions,
-        about(
-            "Findings by type: Ready, Planned, ArtifactVerified, Scheduled, SLOMet, Reconciling, "
-            "Stalled.",
-            example=[{"type": "Ready", "status": "True", "reason": "Serving"}],
-            list_type="map",
-            keys=("type",),
-            max_length=32,
-        ),
-    ] = ()
 
 
 class InferenceDeployment(Object):

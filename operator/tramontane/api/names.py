@@ -29,6 +29,16 @@ ANNOTATION_DRAIN = "tramontane.dev/drain"
 # On the pod that a job's replica groups agree with.
 LABEL_LIGHTHOUSE = "tramontane.dev/lighthouse"
 
+# On what belongs to an InferenceDeployment, written by the operator: its name, the hash of its
+# revision, and on the pods that answer requests whether they get any.
+LABEL_INFERENCE = "tramontane.dev/inference"
+LABEL_REVISION = "tramontane.dev/revision"
+LABEL_ROTATION = "tramontane.dev/rotation"
+IN_ROTATION = "in"
+OUT_OF_ROTATION = "out"
+# On their pods: the adapters that the engine is to have loaded, as JSON.
+ANNOTATION_ADAPTERS = "tramontane.dev/adapters"
+
 # On pods that the nodepool controller runs on a blade, in the system namespace: what it tests or
 # repairs (a step of qualification, or a rung of the repair ladder), on which blade, with whom.
 LABEL_WORK = "tramontane.dev/work"
@@ -48,6 +58,10 @@ GPU_RESOURCE = "nvidia.com/gpu"
 
 # The container of a template that runs the rank; where none has this name, the first one does.
 TRAINER_CONTAINER = "trainer"
+# The container of an InferenceDeployment's pod that runs a rank of the engine, and the init
+# container that brings and verifies the weights.
+ENGINE_CONTAINER = "engine"
+WEIGHTS_CONTAINER = "weights"
 
 # Server-side apply: one manager per component, so that managedFields says who wrote what.
 MANAGER_OPERATOR = "tramontane-operator"

@@ -71,3 +71,8 @@ class InferenceReason(StrEnum):
     NO_CAPACITY = "NoCapacity"
     RANK_DEAD = "RankDead"
     HUNG = "Hung"
+    BLADE_FAULT = "BladeFault"
+    NODE_LOST = "NodeLost"
+    PREEMPTED = "Preempted"
+    SOURCE_MISSING = "SourceMissing"
+    MISCONFIGURED = "Misconfigured"

@@ -24,6 +24,10 @@ _MEMBERS = {
         "tramontane.lab.commands:lab",
         "Run a real control plane with simulated blades on this machine.",
     ),
+    "plan": (
+        "tramontane.cli.plan:plan",
+        "Say how a model is laid out over GPUs, and whether it fits; needs no cluster.",
+    ),
     "pool": (
         "tramontane.cli.pools:pool",
         "Look at pools: blades by state, tranches, spares, breaker.",
@@ -39,6 +43,10 @@ _MEMBERS = {
     "snapshot": (
         "tramontane.cli.queue:snapshot",
         "Save what the scheduler decides upon, without secrets.",
+    ),
+    "weights": (
+        "tramontane.cli.weights:weights",
+        "Digest, sign and check directories of weights.",
     ),
     "why": (
         "tramontane.cli.queue:why",

@@ -17,8 +17,10 @@ from functools import partial
 from typing import Any, cast
 
 from tramontane.api.names import LEASE_OPERATOR, MANAGER_OPERATOR
+from tramontane.controllers import inferencedeployment as serving
 from tramontane.controllers import informers as caches
 from tramontane.controllers import shell
+from tramontane.controllers.inferencedeployment import InferenceDeploymentController
 from tramontane.controllers.nodepool.reconcile import NodePoolController
 from tramontane.controllers.trainingjob import TrainingJobController
 from tramontane.kube.client import ApiError, Client, NotFound, Unreachable
@@ -31,7 +33,6 @@ from tramontane.kube.resources import (
     INFERENCEDEPLOYMENTS,
     NODEPOOLS,
     TRAININGJOBS,
-    Resource,
 )
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,8 @@ log = logging.getLogger(__name__)
 _KINDS = (NODEPOOLS, BLADES, GANGS, TRAININGJOBS, INFERENCEDEPLOYMENTS)
 # Image of the process itself, by which it repairs where a pool says no other way.
 ENV_IMAGE = "TRAMONTANE_IMAGE"
+# Address of its pod, by which requests for models without a replica reach it.
+ENV_ADDRESS = "POD_IP"
 _LOOK_AGAIN_S = 2.0
 _SAY_AGAIN_S = 30.0
 
@@ -76,13 +79,21 @@ class Replica:
         # Our Nodes are NodeViews and more; that is safe, but Informer is invariant.
         shared = cast("Any", self._informers)
         self._trainingjobs = TrainingJobController(client, shared, self._recorder, time.time)
+        self._inference = InferenceDeploymentController(
+            client,
+            shared,
+            self._recorder,
+            time.time,
+            serving.Config(address=os.environ.get(ENV_ADDRESS)),
+        )
         self._sinks: shell.Sinks = {
             NODEPOOLS: self._nodepools.pools.add,
-            TRAININGJOBS: self._trainingjobs.queue.add,
-            INFERENCEDEPLOYMENTS: Uncontrolled(INFERENCEDEPLOYMENTS),
+            TRAININGJOBS: self._on_job,
+            INFERENCEDEPLOYMENTS: self._inference.queue.add,
         }
         self._nodepools.wire()
         self._trainingjobs.wire()
+        self._inference.wire()
         readiness.add("caches", lambda: self._informers.synced)
 
     async def run(self, stop: StopEvent) -> None:
@@ -122,20 +133,11 @@ class Replica:
             group.create_task(shell.resync(self._client, self._sinks, stop))
             group.create_task(self._nodepools.run(stop))
             group.create_task(self._trainingjobs.run(stop))
+            group.create_task(self._inference.run(stop))
 
-
-class Uncontrolled:
-    """Take the keys of a kind that has a CRD and no controller yet, and say so once per object."""
-
-    def __init__(self, resource: Resource) -> None:
-        self._resource = resource
-        self._said: set[str] = set()
-
-    def __call__(self, key: str) -> None:
-        """Log that nothing will happen to the object."""
-        if key not in self._said:
-            self._said.add(key)
-            log.warning("no controller for this kind kind=%s key=%s", self._resource.kind, key)
+    def _on_job(self, key: str) -> None:
+        self._trainingjobs.queue.add(key)
+        self._inference.job_changed(key)
 
 
 async def wait_for_kinds(client: Client) -> None:

@@ -5,9 +5,11 @@
 | pools  | every NodePool                                   |                            |
 | blades | every Blade, its GPUs slimmed (`decode_blade`)   | pool                       |
 | nodes  | every Node: a pool chooses among all of them     |                            |
-| pods   | pods with a gang label                           | job (`namespace/job`), node|
+| pods   | pods with a gang label                           | job (`namespace/job`),     |
+|        |                                                  | inference (the same), node |
 | others | pods without one that hold GPUs of a node, slim  | node                       |
-| gangs  | every Gang                                       | blade (seats and spares)   |
+| gangs  | every Gang                                       | blade (seats and spares),  |
+|        |                                                  | inference                  |
 | leases | the agents' heartbeats, by Lease name            |                            |
 | works  | pods that test or repair a blade                 | blade, pool                |
 
@@ -149,9 +151,11 @@ def connect(client: Client, namespace: str) -> Informers:
     )
     informers.blades.add_index("pool", lambda blade: (blade.spec.pool,))
     informers.pods.add_index("job", job_of)
+    informers.pods.add_index("inference", inference_of_pod)
     informers.pods.add_index("node", lambda pod: (pod.node,) if pod.node else ())
     informers.others.add_index("node", lambda pod: (pod.node,))
     informers.gangs.add_index("blade", blades_of)
+    informers.gangs.add_index("inference", inference_of_gang)
     informers.works.add_index("blade", lambda pod: (pod.blade,))
     informers.works.add_index("pool", lambda pod: (pod.pool,))
     return informers
@@ -161,6 +165,21 @@ def job_of(pod: PodView) -> Iterable[str]:
     """Return the job of a pod as `namespace/name`, or nothing for the pod of a foreign gang."""
     job = pod.labels.get(names.LABEL_JOB)
     return (f"{pod.namespace}/{job}",) if job else ()
+
+
+def inference_of_pod(pod: PodView) -> Iterable[str]:
+    """Return the InferenceDeployment of a pod as `namespace/name`, or nothing for another's."""
+    return _inference(pod.namespace, pod.labels)
+
+
+def inference_of_gang(gang: Gang) -> Iterable[str]:
+    """Return the InferenceDeployment of a Gang as `namespace/name`, or nothing for another's."""
+    return _inference(gang.metadata.namespace, gang.metadata.labels)
+
+
+def _inference(namespace: str | None, labels: Mapping[str, str]) -> Iterable[str]:
+    name = labels.get(names.LABEL_INFERENCE)
+    return (f"{namespace}/{name}",) if name else ()
 
 
 def blades_of(gang: Gang) -> Iterable[str]:

@@ -32,6 +32,7 @@ class ContainerView:
         exit_code: of a terminated container.
         reason: of the waiting or terminated state, e.g. `CrashLoopBackOff`, `OOMKilled`.
         last_exit_code: of the run before this one.
+        message: what a terminated container left as its last word, or why a waiting one waits.
     """
 
     name: str
@@ -41,6 +42,7 @@ class ContainerView:
     restart_count: int = 0
     last_exit_code: int | None = None
     last_reason: str = ""
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class PodView:
     started_at: float | None
     containers: tuple[ContainerView, ...]
     created_at: float
+    init_containers: tuple[ContainerView, ...] = ()
 
     @property
     def key(self) -> str:
@@ -153,6 +156,7 @@ def decode_pod(raw: Mapping[str, Any]) -> PodView:
         started_at=_time(status.get("startTime")),
         containers=containers,
         created_at=_time(meta.get("creationTimestamp")) or 0.0,
+        init_containers=tuple(map(_container, status.get("initContainerStatuses") or ())),
     )
 
 
@@ -198,6 +202,7 @@ def _container(raw: Mapping[str, Any]) -> ContainerView:
         restart_count=raw.get("restartCount", 0),
         last_exit_code=last.get("exitCode"),
         last_reason=sys.intern(last.get("reason", "")),
+        message=details.get("message", ""),
     )
 
 

@@ -1,4 +1,4 @@
-"""The process around the controllers: waiting for CRDs, kinds without a controller."""
+"""The process around the controllers: waiting for CRDs."""
 
 import asyncio
 import logging
@@ -65,13 +65,6 @@ async def test_waiting_shows_its_own_failure() -> None:
     server.trouble = RuntimeError("a bug")
     with pytest.raises(RuntimeError, match="a bug"):
         await app._unless(asyncio.Event(), app.wait_for_kinds(server))
-
-
-def test_a_kind_without_a_controller_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
-    sink = app.Uncontrolled(INFERENCEDEPLOYMENTS)
-    for key in ("ml/a", "ml/a", "ml/b"):
-        sink(key)
-    assert [record.getMessage().rpartition("=")[2] for record in caplog.records] == ["ml/a", "ml/b"]
 
 
 async def _turns(count: int) -> None:

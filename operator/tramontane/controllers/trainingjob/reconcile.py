@@ -13,16 +13,17 @@ The order of the writes is what makes a kill at any moment harmless:
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
-from tramontane.api.blade import Blade
-from tramontane.api.gang import Gang, GangPhase
-from tramontane.api.names import API_VERSION, LABEL_JOB
-from tramontane.api.nodepool import NodePool
+from tramontane.api.gang import Gang
+from tramontane.api.names import LABEL_JOB
 from tramontane.api.trainingjob import JobPhase, TrainingJob
-from tramontane.controllers.trainingjob.actions import Plan, Said
+from tramontane.controllers.gangpods import wiring
+from tramontane.controllers.gangpods.controller import GangController
+from tramontane.controllers.gangpods.wiring import CROWD_S, Caches, Wiring, run_queue, say
+from tramontane.controllers.trainingjob.actions import Plan
 from tramontane.controllers.trainingjob.assumed import Assumed
 from tramontane.controllers.trainingjob.execute import Executor
 from tramontane.controllers.trainingjob.follower import Followers
@@ -33,36 +34,13 @@ from tramontane.controllers.trainingjob.progress import Marks
 from tramontane.controllers.trainingjob.status import is_read, is_worth_writing
 from tramontane.controllers.trainingjob.words import LastWords, Slow
 from tramontane.kube.client import Client
-from tramontane.kube.errors import NotFound
 from tramontane.kube.events import EventRecorder
-from tramontane.kube.informer import Informer
-from tramontane.kube.resources import PRIORITYCLASSES, TRAININGJOBS
-from tramontane.kube.views import NodeView, PodView
-from tramontane.kube.workqueue import WorkQueue
+from tramontane.kube.resources import TRAININGJOBS
+from tramontane.kube.views import PodView
 
 log = logging.getLogger(__name__)
 
 _KIND = "TrainingJob"
-# Pods of a gang change in crowds; a job is looked at so much later, the larger the longer.
-_CROWD_S = 0.05
-_CROWD_PER_POD_S = 0.0002
-_PRIORITY_KNOWN_S = 60.0
-_PRIORITY_MISSING_S = 5.0
-
-
-class Caches(Protocol):
-    """What is needed of `controllers.informers.Informers`; its nodes are NodeViews, or more."""
-
-    @property
-    def blades(self) -> Informer[Blade]: ...  # noqa: D102 - named for what it holds
-    @property
-    def nodes(self) -> Informer[Any]: ...  # noqa: D102 - named for what it holds
-    @property
-    def pods(self) -> Informer[PodView]: ...  # noqa: D102 - named for what it holds
-    @property
-    def gangs(self) -> Informer[Gang]: ...  # noqa: D102 - named for what it holds
-    @property
-    def pools(self) -> Informer[NodePool]: ...  # noqa: D102 - named for what it holds
 
 
 class Logs(Protocol):
@@ -86,31 +64,7 @@ class Config:
     workers: int = 16
 
 
-@dataclass(slots=True)
-class _Priorities:
-    """Remember the values of PriorityClasses for a while; None is a class that does not exist."""
-
-    client: Client
-    now: Callable[[], float]
-    _known: dict[str, tuple[int | None, float]] = field(default_factory=dict)
-
-    async def of(self, name: str | None) -> int | None:
-        if name is None:
-            return 0
-        value, until = self._known.get(name, (None, 0.0))
-        if self.now() < until:
-            return value
-        try:
-            raw = await self.client.get(PRIORITYCLASSES, name)
-        except NotFound:
-            value, known_s = None, _PRIORITY_MISSING_S
-        else:
-            value, known_s = int(raw["value"]), _PRIORITY_KNOWN_S
-        self._known[name] = (value, self.now() + known_s)
-        return value
-
-
-class TrainingJobController:
+class TrainingJobController(GangController[TrainingJob]):
     """Reconcile TrainingJobs; keys are "namespace/name".
 
     It holds nothing that matters: what it remembers of its own writes spares repeated requests,
@@ -130,33 +84,22 @@ class TrainingJobController:
         *,
         logs: Callable[[Callable[[str], None]], Logs] | None = None,
     ) -> None:
-        self.queue: WorkQueue[str] = WorkQueue(name="trainingjob")
-        self._caches = informers
-        self._recorder = recorder
-        self._now = clock
+        super().__init__(
+            client, informers, recorder, clock, resource=TRAININGJOBS, model=TrainingJob
+        )
         self._config = config or Config()
-        self._client = client
-        self._priorities = _Priorities(client, clock)
         self._executor = Executor(client, clock)
         self._logs: Logs = (
             logs(self._on_log) if logs is not None else Followers(client, clock, self._on_log)
         )
         self._log_alive: dict[str, tuple[bool, float]] = {}
         self._assumed: dict[str, Assumed] = {}
-        self._uids: dict[str, str] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set; the caches must have been synced before."""
-        worker = asyncio.create_task(self.queue.run(self.reconcile, self._config.workers))
-        stopped = asyncio.create_task(stop.wait())
         try:
-            await asyncio.wait({worker, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            if worker.done():
-                worker.result()
+            await run_queue(self.queue, self.reconcile, self._config.workers, stop)
         finally:
-            for task in (worker, stopped):
-                task.cancel()
-            await asyncio.gather(worker, stopped, return_exceptions=True)
             await self.close()
 
     async def close(self) -> None:
@@ -165,16 +108,9 @@ class TrainingJobController:
 
     async def reconcile(self, key: str) -> float | None:
         """Bring the job nearer to what it should be; return when to look again (s)."""
-        namespace, _, name = key.partition("/")
-        try:
-            raw = await self._client.get(TRAININGJOBS, name, namespace)
-        except NotFound:
-            self._forget(key)
+        job = await self._read(key)
+        if job is None:
             return None
-        job = TrainingJob.model_validate(raw)
-        if self._uids.setdefault(key, job.metadata.uid or "") != job.metadata.uid:
-            self._forget(key)
-            self._uids[key] = job.metadata.uid or ""
         if job.metadata.deletion_timestamp is not None:
             self._logs.forget(key)
             return None
@@ -221,7 +157,7 @@ class TrainingJobController:
         written = planned.record_first and status != job.status
         if written:
             await self._executor.write_status(job, status)
-            self._say(job, planned.events)
+            say(self._recorder, job, planned.events)
         if planned.gang is not None:
             await self._executor.apply_gang(job, planned.gang, assumed)
         if planned.lighthouse:
@@ -245,22 +181,11 @@ class TrainingJobController:
         )
         if wait_s == 0:
             await self._executor.write_status(job, status)
-            self._say(job, planned.events)
+            say(self._recorder, job, planned.events)
         elif wait_s is not None:
             after = wait_s if after is None else min(after, wait_s)
         JOBS.observe(job, status if written or wait_s == 0 else job.status)
         return after
-
-    def _say(self, job: TrainingJob, events: Iterable[Said]) -> None:
-        regarding = {
-            "apiVersion": API_VERSION,
-            "kind": _KIND,
-            "namespace": job.metadata.namespace,
-            "name": job.metadata.name,
-            "uid": job.metadata.uid,
-        }
-        for said in events:
-            self._recorder.record(regarding, said.type_, said.reason, said.note, "Reconciling")
 
     def _forget(self, key: str) -> None:
         JOBS.forget(key)
@@ -270,74 +195,21 @@ class TrainingJobController:
         self._executor.forget(self._uids.pop(key, ""))
 
     def _on_log(self, key: str) -> None:
-        self.queue.add_after(key, _CROWD_S)
+        self.queue.add_after(key, CROWD_S)
 
     def wire(self) -> None:
         """Add the keys of the jobs that a change of the caches bears on; call before they run."""
-        self._caches.pods.add_listener(self._on_pod)
-        self._caches.gangs.add_listener(self._on_gang)
-        self._caches.blades.add_listener(lambda key, _old, _new: self._on_blade(key))
-        self._caches.nodes.add_listener(self._on_node)
-        self._caches.pools.add_listener(self._on_pool)
-
-    def _on_pod(self, _: str, old: PodView | None, new: PodView | None) -> None:
-        for key in keys_for_change(new or old):
-            assumed = self._assumed.get(key)
-            if assumed is not None:
-                assumed.seen(old, new)
-            if is_urgent(old, new):
-                self.queue.add(key, urgent=True)
-            else:
-                crowd = len(self._caches.pods.by_index("job", key))
-                self.queue.add_after(key, _CROWD_S + _CROWD_PER_POD_S * crowd)
-
-    def _on_gang(self, key: str, old: Gang | None, new: Gang | None) -> None:
-        if new is None and (assumed := self._assumed.get(key)) is not None:
-            assumed.gang_gone()
-        # What has its blades comes before what waits: idle blades are dearer.
-        placed = new is not None and new.status.phase is GangPhase.PLACED
-        for owned in keys_for_change(new or old):
-            self.queue.add(owned, urgent=placed)
-
-    def _on_blade(self, name: str) -> None:
-        for key in self._jobs_on(name):
-            self.queue.add(key, urgent=True)
-
-    def _on_node(self, name: str, old: NodeView | None, new: NodeView | None) -> None:
-        if old is None or new is None or (old.uid, old.ready) != (new.uid, new.ready):
-            self._on_blade(name)
-
-    def _on_pool(self, _: str, old: NodePool | None, new: NodePool | None) -> None:
-        if old is None or new is None or old.spec != new.spec:
-            for key in self._uids:
-                self.queue.add(key)
-
-    def _jobs_on(self, blade: str) -> set[str]:
-        """Return the jobs that have a seat, a spare or a pod on the blade. O(found)."""
-        found: set[str] = set()
-        for gang in self._caches.gangs.by_index("blade", blade):
-            found.update(keys_for_change(gang))
-        for pod in self._caches.pods.by_index("node", blade):
-            found.update(keys_for_change(pod))
-        return found
+        Wiring(
+            self._caches,
+            self.queue,
+            _KIND,
+            LABEL_JOB,
+            "job",
+            written=self._assumed,
+            known=lambda: self._uids,
+        ).connect()
 
 
 def keys_for_change(changed: PodView | Gang | None) -> tuple[str, ...]:
     """Return the key of the TrainingJob that a pod or a Gang belongs to, or nothing."""
-    if isinstance(changed, Gang):
-        owners = changed.metadata.owner_references
-        names = [owner.name for owner in owners if owner.kind == _KIND]
-        return tuple(f"{changed.metadata.namespace}/{name}" for name in names)
-    if changed is None:
-        return ()
-    job = changed.labels.get(LABEL_JOB)
-    return (f"{changed.namespace}/{job}",) if job else ()
-
-
-def is_urgent(old: PodView | None, new: PodView | None) -> bool:
-    """Return whether a pod's change may cost a job time: it goes, it went, it ended."""
-    if new is None:
-        return True
-    if old is None:
-        return new.deleting or new.finished
-    return new.deleting != old.deleting or new.finished != old.finished
+    return wiring.keys_for_change(changed, _KIND, LABEL_JOB)

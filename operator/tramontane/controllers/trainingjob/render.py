@@ -25,6 +25,8 @@ from tramontane.api.names import (
     LABEL_SEAT,
 )
 from tramontane.api.trainingjob import TrainingJob, TrainingJobSpec
+from tramontane.controllers.gangpods.place import on_blade
+from tramontane.controllers.gangpods.writer import owner_of as owner_of  # noqa: PLC0414 - ours too
 from tramontane.controllers.trainingjob import launchers, lighthouse
 from tramontane.controllers.trainingjob.durations import seconds
 from tramontane.controllers.trainingjob.podcheck import AGENT_VOLUME, POD_VOLUME
@@ -43,18 +45,6 @@ _DECISION_S = 30.0
 def agent_source(name: str = AGENT_FILE) -> str:
     """Return a file that goes into the pods: the rank agent's, or the scripts' helper."""
     return files(__package__).joinpath(name).read_text("utf-8")
-
-
-def owner_of(job: TrainingJob) -> Raw:
-    """Return the owner reference by which all of the job's objects go when it goes."""
-    return {
-        "apiVersion": API_VERSION,
-        "kind": job.kind,
-        "name": job.metadata.name,
-        "uid": job.metadata.uid,
-        "controller": True,
-        "blockOwnerDeletion": True,
-    }
 
 
 def _metadata(job: TrainingJob, name: str) -> Raw:
@@ -132,12 +122,12 @@ class PodStamp:
     _size: int
     _metadata: Raw
     _labels: Mapping[str, str]
+    _template_spec: Raw
     _spec: Raw
     _containers: list[Raw]
     _trainer: int
     _env: list[Raw]
     _given: frozenset[str]
-    _by_affinity: bool
 
     @classmethod
     def of(cls, job: TrainingJob, size: int, gpus: int, attempt: int) -> "PodStamp":
@@ -171,13 +161,13 @@ class PodStamp:
                 "ownerReferences": [owner_of(job)],
             },
             _labels={**(meta.get("labels") or {}), LABEL_JOB: name, LABEL_GANG: name},
+            _template_spec=template["spec"],
             _spec=_pod_spec(job),
             _containers=containers,
             _trainer=index,
             # Ours come first, so that the user's variables can refer to them.
             _env=[*env, *(user.get("env") or ())],
             _given=given,
-            _by_affinity=_needs_scheduler(template["spec"]),
         )
 
     def pod(self, seat: int, blade: str) -> Raw:
@@ -191,7 +181,6 @@ class PodStamp:
         ]
         containers = self._containers.copy()
         containers[self._trainer] = {**containers[self._trainer], "env": own + self._env}
-        place = {"affinity": _only_on(blade)} if self._by_affinity else {"nodeName": blade}
         return {
             "apiVersion": "v1",
             "kind": "Pod",
@@ -202,7 +191,7 @@ class PodStamp:
             },
             "spec": {
                 **self._spec,
-                **place,
+                **on_blade(self._template_spec, blade),
                 "hostname": launchers.seat_host(self._job, self._job_spec, seat),
                 "containers": containers,
             },
@@ -291,18 +280,3 @@ def _pod_spec(job: TrainingJob) -> Raw:
     if job.spec.priority_class_name:
         spec["priorityClassName"] = job.spec.priority_class_name
     return spec
-
-
-def _needs_scheduler(spec: Mapping[str, Any]) -> bool:
-    """Return whether only the default scheduler can start the pod: devices or volumes of its own.
-
-    With a node name such pods would wait for ever for what a scheduler allocates on binding.
-    """
-    volumes = spec.get("volumes") or ()
-    return bool(spec.get("resourceClaims")) or any("ephemeral" in volume for volume in volumes)
-
-
-def _only_on(blade: str) -> Raw:
-    term = {"key": "metadata.name", "operator": "In", "values": [blade]}
-    terms = {"nodeSelectorTerms": [{"matchFields": [term]}]}
-    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}

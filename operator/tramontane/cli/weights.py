@@ -1,0 +1,150 @@
+"""`tramontane weights`: the digest of a directory of weights, and who vouches for it.
+
+The same code runs in the pods. Everything heavy is imported inside the commands, so that `--help`
+answers at once.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+_DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.group()
+def weights() -> None:
+    """Digest, sign and check directories of weights."""
+
+
+@weights.command()
+@click.argument("directory", type=_DIRECTORY)
+def digest(*, directory: Path) -> None:
+    """Print the digest for model.digest: that of the manifest of all files.
+
+    A saved manifest must agree with the files.
+    """
+    click.echo(_digest_of(directory))
+
+
+@weights.command()
+@click.argument("directory", type=_DIRECTORY)
+@click.option("--dry-run", is_flag=True, help="Print the manifest instead of saving it.")
+def manifest(*, directory: Path, dry_run: bool) -> None:
+    """Save the manifest beside the weights, so that a mismatch names the file.
+
+    An old one is replaced. Prints the digest.
+    """
+    from tramontane.controllers.inferencedeployment.podfiles import weightfiles  # noqa: PLC0415
+
+    with _explained():
+        root = str(directory)
+        text = weightfiles.manifest_of(weightfiles.entries(root, weightfiles.sizes(root)))
+        if dry_run:
+            click.echo(text, nl=False)
+            return
+        weightfiles.write_manifest(root, text)
+    click.echo(weightfiles.digest_of(text))
+
+
+@weights.command()
+@click.argument("what", metavar="DIRECTORY|DIGEST")
+@click.option(
+    "--key",
+    type=_FILE,
+    required=True,
+    help="Private Ed25519 key in PEM: openssl genpkey -algorithm ed25519 -out key.pem",
+)
+def sign(*, what: str, key: Path) -> None:
+    """Print the signature for model.verify.signature: of a directory's digest, or of a digest."""
+    from tramontane.controllers.inferencedeployment import signing  # noqa: PLC0415
+    from tramontane.controllers.inferencedeployment.podfiles import weightfiles  # noqa: PLC0415
+
+    if Path(what).is_dir():
+        text = _digest_of(Path(what))
+    else:
+        try:
+            text = weightfiles.checked_digest(what)
+        except weightfiles.WeightsError as error:
+            raise click.BadParameter(f"must be a directory or a digest; {error}") from error
+    signature = signing.sign(text, key.read_bytes())
+    click.echo(f"digest {text}", err=True)
+    click.echo(signature)
+
+
+@weights.command()
+@click.argument("directory", type=_DIRECTORY)
+@click.option("--digest", "wanted", metavar="DIGEST", help="What the digest must be.")
+@click.option("--signature", metavar="BASE64", help="A signature of the digest.")
+@click.option(
+    "--key",
+    "keys",
+    type=_FILE,
+    multiple=True,
+    help="Public key in PEM that is trusted; may be given again.",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["vllm", "sglang", "llamacpp", "custom"]),
+    default="vllm",
+    show_default=True,
+    help="What is to serve it: each needs other files.",
+)
+@click.option("--adapter", is_flag=True, help="The directory is a LoRA adapter.")
+def verify(
+    *,
+    directory: Path,
+    wanted: str | None,
+    signature: str | None,
+    keys: tuple[Path, ...],
+    engine: str,
+    adapter: bool,
+) -> None:
+    """Check a directory as a pod does before it serves: whole, the right bytes, signed."""
+    from tramontane.controllers.inferencedeployment import signing  # noqa: PLC0415
+    from tramontane.controllers.inferencedeployment.podfiles import (  # noqa: PLC0415
+        weightchecks,
+        weightfiles,
+    )
+
+    if bool(signature) != bool(keys):
+        raise click.UsageError("--signature and --key must be given together")
+    root = str(directory)
+    with _explained():
+        if wanted is not None:
+            weightfiles.checked_digest(wanted)
+        found = weightfiles.sizes(root)
+        if adapter:
+            weightchecks.check_adapter(root, found, None, {}, ())
+        else:
+            weightchecks.check_model(root, found, engine)
+        text = weightfiles.manifest_of(weightfiles.verified(root, wanted, found))
+    is_digest = weightfiles.digest_of(text)
+    if signature:
+        pems = {path.name: path.read_text(errors="replace") for path in keys}
+        is_trusted, why = signing.is_trusted(is_digest, signature, pems)
+        if not is_trusted:
+            raise click.ClickException(why)
+        click.echo(why, err=True)
+    click.echo(is_digest)
+
+
+def _digest_of(directory: Path) -> str:
+    from tramontane.controllers.inferencedeployment.podfiles import weightfiles  # noqa: PLC0415
+
+    with _explained():
+        return weightfiles.digest_of(
+            weightfiles.manifest_of(weightfiles.verified(str(directory), None))
+        )
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    from tramontane.controllers.inferencedeployment.podfiles import weightfiles  # noqa: PLC0415
+
+    try:
+        yield
+    except (weightfiles.WeightsError, OSError) as error:
+        raise click.ClickException(str(error)) from error
