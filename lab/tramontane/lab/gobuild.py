@@ -20,11 +20,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Protocol
 
-from tramontane.lab.binaries import BINARIES, Binary, Module, bin_dir, built
+from tramontane.lab.binaries import BINARIES, MENDING, Binary, Module, bin_dir, built
 from tramontane.lab.paths import LabError, cache_dir
 
 _TAIL_LINES = 25
 _PLAIN_EVERY_S = 20.0
+_ENVIRONMENT = {"CGO_ENABLED": "0", "GOWORK": "off"}
 
 
 class BuildFailed(LabError):  # noqa: N818 - named for the finding
@@ -150,10 +151,11 @@ def _build_module(
         argv = [
             go, "build", "-v", "-trimpath", "-gcflags=all=-dwarf=false",
             *(("-tags", module.tags) if module.tags else ()),
+            *_mended(go, module, Path(folder)),
             "-ldflags", f"-s -w {module.stamp}", "-o", target,
             *(binary.package for binary in binaries),
         ]  # fmt: skip
-        env = os.environ | {"CGO_ENABLED": "0", "GOWORK": "off"}
+        env = os.environ | _ENVIRONMENT
         tail: deque[str] = deque(maxlen=_TAIL_LINES)
         with subprocess.Popen(  # noqa: S603 - the command is ours
             argv, cwd=module.folder, env=env, text=True,
@@ -180,3 +182,37 @@ def _build_module(
             binary.stamp_file.parent.mkdir(exist_ok=True)
             binary.stamp_file.write_text(binary.key())
     return expected
+
+
+def _mended(go: str, module: Module, folder: Path) -> list[str]:
+    """Return the flag by which a copy of the module that we mend is built, with our files in it.
+
+    Go's own overlay does not reach into its module cache.
+
+    Raises:
+        BuildFailed: that module cannot be had.
+    """
+    if not module.mends:
+        return []
+    where = ""
+    for what in (("mod", "download"), ("list", "-m", "-f", "{{.Dir}}")):
+        done = subprocess.run(  # noqa: S603 - the command is ours
+            [go, *what, module.mends], cwd=module.folder, env=os.environ | _ENVIRONMENT,
+            text=True, capture_output=True, check=False,
+        )  # fmt: skip
+        if done.returncode != 0:
+            raise BuildFailed(
+                f"{module.mends}: must be downloaded (got exit code {done.returncode}: "
+                f"{done.stderr.strip()}); check that the Go module proxy can be reached (GOPROXY)"
+            )
+        where = done.stdout.strip()
+    copy = folder / "mended"
+    shutil.copytree(where, copy, copy_function=shutil.copyfile)
+    for ours in module.mending:
+        target = copy / ours.relative_to(module.folder / MENDING)
+        target.unlink()
+        shutil.copyfile(ours, target)
+    asked = (module.folder / "go.mod").read_text()
+    (folder / "go.mod").write_text(f"{asked}\nreplace {module.mends} => {copy}\n")
+    shutil.copyfile(module.folder / "go.sum", folder / "go.sum")
+    return ["-modfile", str(folder / "go.mod")]

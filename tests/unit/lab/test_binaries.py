@@ -40,8 +40,12 @@ def command(folder: Path, name: str, says: str) -> Path:
 FAKE_GO = """#!{python}
 import pathlib, sys
 arguments = sys.argv[1:]
+if arguments[0] != "build":
+    print("{source}" if arguments[0] == "list" else "")
+    sys.exit(0)
 target = arguments[arguments.index("-o") + 1]
-packages = [word for word in arguments if "/" in word and word != target and "=" not in word]
+given = [target, *(word for flag, word in zip(arguments, arguments[1:]) if flag == "-modfile")]
+packages = [word for word in arguments if "/" in word and word not in given and "=" not in word]
 print("go: downloading something", file=sys.stderr)
 print("internal/abi", file=sys.stderr)
 if "{fail}":
@@ -60,7 +64,11 @@ with open("{log}", "a") as log:
 def fake_go(machine: Path, fail: str = "") -> Path:
     log = machine / "go.log"
     path = machine / "path" / "go"
-    path.write_text(FAKE_GO.format(python=sys.executable, log=log, fail=fail))
+    source = machine / "source"
+    if not source.exists():
+        (source / "pkg/utils/heap").mkdir(parents=True)
+        (source / "pkg/utils/heap/heap.go").write_text("package heap")
+    path.write_text(FAKE_GO.format(python=sys.executable, log=log, fail=fail, source=source))
     path.chmod(0o755)
     return log
 
@@ -91,7 +99,7 @@ def test_versions_are_read_from_what_commands_print(
         pytest.param("kubectl", "Client Version: v1.32.0", False, id="kubectl-three-off"),
         pytest.param("etcd", "etcd Version: 3.5.21", True, id="older-etcd"),
         pytest.param("etcd", "etcd Version: 3.4.3", False, id="too-old-etcd"),
-        pytest.param("kwok", "kwok version v0.7.0", False, id="other-kwok"),
+        pytest.param("kwok", "kwok version v0.8.0", False, id="kwok-whose-heartbeats-stop"),
         pytest.param("helm", "v3.19.0", False, id="helm-3"),
     ],
 )
@@ -120,6 +128,28 @@ def test_what_is_built_once_is_not_built_again(machine: Path) -> None:
     ], "one build per module"
     assert binaries.ensure(wanted) == paths
     assert len(log.read_text().splitlines()) == 3
+
+
+def test_what_is_mended_is_built_from_a_copy_with_our_files(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_go(machine)
+    seen: dict[str, str] = {}
+    real = gobuild._mended
+
+    def spy(go: str, module: binaries.Module, folder: Path) -> list[str]:
+        flags = real(go, module, folder)
+        for file in folder.rglob("*"):
+            if file.is_file():
+                seen[str(file.relative_to(folder))] = file.read_text()
+        return flags
+
+    monkeypatch.setattr(gobuild, "_mended", spy)
+    binaries.ensure(["kwok"])
+    [ours] = BINARIES["kwok"].module.mending
+    assert seen["mended/pkg/utils/heap/heap.go"] == ours.read_text()
+    assert "replace sigs.k8s.io/kwok => " in seen["go.mod"]
+    assert (machine / "source/pkg/utils/heap/heap.go").read_text() == "package heap"
 
 
 def test_another_version_is_built_anew(machine: Path) -> None:
