@@ -14,10 +14,10 @@ JOBS ?= 2
 
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help setup binaries demo test lint format unit plane sim node chart generate verify bench check clean
+.PHONY: help setup binaries demo test lint format unit plane sim node airgap serve-real chart generate verify bench check clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.synced ## Make .venv with exactly the locked packages
 
@@ -32,7 +32,7 @@ $(VENV)/.synced: pyproject.toml uv.lock
 binaries: setup ## Build the control plane from Go modules into the cache
 	@$(BIN)/tramontane lab build
 
-demo: setup ## 1,024 GPUs train, one falls off the bus; SCENARIO=tranche: 64 blades arrive, 5 bad (KEEP=1 leaves it up)
+demo: setup ## 1,024 GPUs train, one falls off the bus; SCENARIO=tranche: 64 blades arrive, 5 bad; SCENARIO=serve: a model in service (root) (KEEP=1 leaves it up)
 	@$(BIN)/tramontane lab demo $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(KEEP),--keep)
 
 test: lint unit sim plane ## Lint, unit tests, simulated halls, and the tests against a real API server
@@ -59,6 +59,15 @@ plane: binaries ## Real kube-apiserver, etcd, controller-manager, KWOK
 
 node: setup ## Real kubelets with containers, on simulated GPUs (root; skipped where that cannot be)
 	@$(BIN)/python -m pytest tests/node -q $(ARGS)
+
+airgap: binaries ## All tests of serving without a network or DNS (minutes; skipped without rights)
+	@$(BIN)/python tests/node/airgap.py -q -n $(JOBS) --dist worksteal $(ARGS) \
+	  tests/unit/inferencedeployment tests/unit/lab/test_fakevllm*.py tests/plane/test_inference.py \
+	  || test $$? -eq 77
+
+serve-real: setup ## A real model by llama.cpp on a real node, asked by OpenAI's client (root; compiles, once)
+	@$(BIN)/python -m tramontane.lab.realmodel
+	@TRAMONTANE_SERVE_REAL=1 $(BIN)/python -m pytest tests/node/test_serve_real.py -q -rP $(ARGS)
 
 chart: setup ## Helm: lint, render, refuse bad values
 	@$(BIN)/python -m pytest tests/chart -q $(ARGS)

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from node.templates import pod_spec
 from tramontane.api.names import GPU_RESOURCE
+from tramontane.lab.nodes.pods import pod_spec
 
 Raw = dict[str, Any]
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from node.harness import Tier
-from node.templates import trainer_template
 from node.training import RANKS, SAVE_EVERY, STEP_S, STEPS, Raw, Run
 from tramontane.api.names import GPU_RESOURCE
 from tramontane.api.quantity import parse_duration
+from tramontane.lab.nodes.pods import trainer_template
 
 HERE = Path(__file__).parent
 # Aimed at, from a fault until the first step after it: nobody reports it, or somebody does.

@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 from node.harness import Tier, until
-from node.serving import GPUS, Served, serving, write_model
-from node.streams import Streams
+from node.serving import Served, serving
 from tramontane.lab.faults import parse_fault
+from tramontane.lab.serving.deployment import GPUS
+from tramontane.lab.serving.model import write_model
+from tramontane.lab.serving.streams import Streams
 
 STREAMS = int(os.environ.get("TRAMONTANE_STREAMS", "1000"))
 REPLICAS = 3
@@ -127,7 +129,7 @@ async def test_a_fatal_fault_moves_the_replica(tier: Tier) -> None:
         await served.serves(1)
         [bad] = blades(await served.status())
         async with tier.lab.remote() as remote:
-            await remote.inject(bad, parse_fault("xid-79"))
+            await remote.inject(bad, parse_fault("gpu-lost"))
             await served.until(lambda it: bad not in blades(it), "moved")
             await served.serves(1)
         assert blades(await served.status()) != {bad}

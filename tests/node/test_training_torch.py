@@ -30,9 +30,9 @@ from node.scenarios import (
     took_s,
     with_options,
 )
-from node.templates import pod_spec
 from node.training import Raw, Run, training
 from tramontane.lab.faults import parse_fault
+from tramontane.lab.nodes.pods import pod_spec
 
 pytestmark = pytest.mark.timeout(400)
 

@@ -68,7 +68,10 @@ def documents(path: Path) -> Iterator[Object]:
         yield from yaml.safe_load_all(block)
 
 
-EXAMPLES = [ROOT / "README.md", *sorted((ROOT / "docs" / "examples").glob("*.yaml"))]
+EXAMPLES = [
+    *(ROOT / name for name in ("README.md", "docs/serving.md")),
+    *sorted((ROOT / "docs" / "examples").glob("*.yaml")),
+]
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -33,6 +33,7 @@ RESOURCES: dict[str, Resource] = {
 }
 GONE = object()
 Changes = dict[str, Any]
+SIGNED = {"signature": "q83v", "keysFrom": "trust-roots"}
 POOL, JOB, INF = "NodePool", "TrainingJob", "InferenceDeployment"
 
 
@@ -425,6 +426,20 @@ def _rule_cases() -> list[Case]:
             {source: {}},
             "[]",
             good={source: {"pvc": {"claim": "c"}}},
+        ),
+        Case(
+            INF,
+            "spec.model",
+            "model must have digest when verify is given",
+            {"spec.model": {"source": {"hostPath": "/m"}, "verify": SIGNED}},
+            "no digest",
+            good={
+                "spec.model": {
+                    "source": {"hostPath": "/m"},
+                    "digest": "sha256:" + "0" * 64,
+                    "verify": SIGNED,
+                }
+            },
         ),
         Case(
             INF,

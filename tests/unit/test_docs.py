@@ -1,13 +1,23 @@
 """The documents name what exists: reasons, files, headings, make targets, decisions."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
 
+from tramontane.api.inferencedeployment import InferenceDeployment, Profile
+from tramontane.api.inferencestatus import InferenceDeploymentStatus
+from tramontane.api.nodepool import NodePool
 from tramontane.api.reasons import BladeReason, InferenceReason, JobReason, PendingReason
 from tramontane.api.trainingjob import TrainingJob
+from tramontane.controllers.inferencedeployment import edge
+from tramontane.controllers.inferencedeployment.metrics import DeploymentMetrics
+from tramontane.controllers.inferencedeployment.plan import plan
+from tramontane.controllers.inferencedeployment.world import World
 from tramontane.controllers.trainingjob.validate import problem_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -15,7 +25,10 @@ DOCUMENTS = [
     *sorted(ROOT.glob("*.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
-EXAMPLES = [ROOT / "README.md", *sorted((ROOT / "docs" / "examples").glob("*.yaml"))]
+EXAMPLES = [
+    *(ROOT / name for name in ("README.md", "docs/serving.md")),
+    *sorted((ROOT / "docs" / "examples").glob("*.yaml")),
+]
 REASONS = {
     "Why a gang waits": PendingReason,
     "Why a blade is out": BladeReason,
@@ -85,13 +98,63 @@ def test_make_targets_exist(path: Path) -> None:
 @pytest.mark.parametrize("path", EXAMPLES, ids=named)
 def test_the_operator_finds_no_fault_with_the_examples(path: Path) -> None:
     """What the schema accepts is shown on a real API server, in tests/plane/test_chart.py."""
+    checks = {"TrainingJob": problem_of_job, "InferenceDeployment": problem_of_deployment}
+    found = [item for item in objects_in(path) if item["kind"] in checks]
+    assert found or path.name == "nodepool.yaml"
+    for item in found:
+        assert checks[item["kind"]](item) is None
+
+
+def objects_in(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a YAML file, or of a document's YAML blocks."""
     text = path.read_text()
     if path.suffix == ".md":
         text = "\n---\n".join(re.findall(r"^```yaml\n(.*?)^```$", text, re.DOTALL | re.MULTILINE))
-    jobs = [item for item in yaml.safe_load_all(text) if item["kind"] == "TrainingJob"]
-    assert jobs or path.name == "nodepool.yaml"
-    for job in jobs:
-        assert problem_of(TrainingJob.model_validate(job)) is None
+    yield from yaml.safe_load_all(text)
+
+
+def problem_of_job(raw: dict[str, Any]) -> str | None:
+    return problem_of(TrainingJob.model_validate(raw))
+
+
+def problem_of_deployment(raw: dict[str, Any]) -> str | None:
+    return planned(raw).message
+
+
+def planned(raw: dict[str, Any]) -> InferenceDeploymentStatus:
+    """Return what the planner says of it: in the example's pool, or on a box of 8 GiB."""
+    deployment = InferenceDeployment.model_validate(raw)
+    pool = NodePool.model_validate(next(objects_in(ROOT / "docs" / "examples" / "nodepool.yaml")))
+    nodes: Any = {"box": SimpleNamespace(memory_b=8 * 2**30)}
+    world = World(0.0, deployment, pools={pool.metadata.name: pool}, nodes=nodes)
+    is_edge = deployment.spec.profile is Profile.EDGE
+    return edge.plan(world, None).status if is_edge else plan(world).status
+
+
+def test_the_figures_about_serving_are_the_planner_s() -> None:
+    path = ROOT / "docs" / "serving.md"
+    text = " ".join(path.read_text().split())
+    first = planned(next(objects_in(path))).plan
+    bank = planned(next(objects_in(ROOT / "docs" / "examples" / "inference-hall.yaml"))).plan
+    assert first is not None
+    assert bank is not None
+    assert first.gpus_per_replica == 1
+    assert f"here one GPU, {first.concurrent_requests} requests" in text
+    place = f"{bank.gpus_per_replica} GPUs on {bank.nodes_per_replica} blades"
+    assert f"`{bank.layout} ({place})`, {int(bank.weights_per_gpu or 0) / 2**30:.1f} GiB" in text
+
+
+def test_the_metrics_of_deployments_are_all_explained() -> None:
+    text = (ROOT / "docs" / "serving.md").read_text()
+    listed = re.findall(r"^\| (`tramontane_inference_.*?) \|", text, re.MULTILINE)
+    words = {
+        word for row in listed for word in re.findall(r"`(?:tramontane_inference)?_(\w+)", row)
+    }
+    families = {
+        family.name.removeprefix("tramontane_inference_") + "_total" * (family.type == "counter")
+        for family in DeploymentMetrics().collect()
+    }
+    assert words == families
 
 
 @pytest.mark.parametrize("section", REASONS, ids=lambda section: REASONS[section].__name__)

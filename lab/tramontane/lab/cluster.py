@@ -88,6 +88,17 @@ class Setup:
             chosen = Options(nodes=NodeTiming.for_blades(blades))
         return replace(chosen, address=BRIDGE_ADDRESS) if self.real_nodes else chosen
 
+    def component_environment(self, name: str) -> Mapping[str, str]:
+        """Return the environment of a component.
+
+        Where there are pods that could answer it, the operator takes in requests for models
+        without a replica, at the machine's address on their bridge.
+        """
+        if name != "operator" or not self.real_nodes:
+            return self.environment
+        own = {"POD_IP": BRIDGE_ADDRESS, "TRAMONTANE_ACTIVATOR_PORT": "0"}
+        return {**own, **self.environment}
+
     def agents(self) -> tuple[str, ...]:
         """Return the blades whose agent is a process of its own: all real nodes are among them."""
         real = (plan.name for plan in plans(self.real_nodes))
@@ -216,7 +227,8 @@ class Lab:
         await self._start_nodes()
         if setup.pool is not None:  # before, each blade would be taken for a lost one first
             await self.client.apply(NODEPOOLS, setup.pool, manager=MANAGER)
-        self._say(f"{setup.layout.blades} blades ready in {time.monotonic() - began:.1f} s")
+        if setup.layout.blades:
+            self._say(f"{setup.layout.blades} blades ready in {time.monotonic() - began:.1f} s")
         for name in setup.agents():
             self.start_agent(name)
         self.processes.check()
@@ -249,7 +261,7 @@ class Lab:
         self._python(
             process, COMPONENTS[name], "--namespace", self.setup.namespace,
             "--metrics-port", str(port), "--identity", process,
-            "--log-level", self.setup.log_level,
+            "--log-level", self.setup.log_level, env=self.setup.component_environment(name),
         )  # fmt: skip
 
     def start_agent(self, name: str) -> None:
@@ -259,8 +271,11 @@ class Lab:
             log_level=self.setup.log_level, env=self.setup.environment,
         )  # fmt: skip
 
-    def _python(self, process: str, module: str, *arguments: str) -> None:
-        start_python(self.processes, process, module, *arguments, env=self.setup.environment)
+    def _python(
+        self, process: str, module: str, *arguments: str, env: Mapping[str, str] | None = None
+    ) -> None:
+        environment = self.setup.environment if env is None else env
+        start_python(self.processes, process, module, *arguments, env=environment)
 
     async def wait_healthy(self, pool: str, timeout: float = 180.0) -> None:
         """Return when as many blades of the pool are Healthy as the lab has.

@@ -14,7 +14,7 @@ import click
 
 from tramontane.lab.paths import state_dir
 
-_SCENARIOS = ("thousand", "tranche")
+_SCENARIOS = ("thousand", "tranche", "serve")
 
 _folder = click.option(
     "--dir",
@@ -163,7 +163,9 @@ def up(
     default=_SCENARIOS[0],
     show_default=True,
     help="thousand: 1,024 GPUs train, one falls off the bus, the job is whole again. "
-    "tranche: 64 blades arrive, five are bad in different ways, and each is found.",
+    "tranche: 64 blades arrive, five are bad in different ways, and each is found. "
+    "serve: trained weights are served, a slow canary is rolled back, a blade dies, and no request "
+    "is lost (real kubelets: needs root and containerd).",
 )
 def demo(*, keep: bool, folder: Path | None, scenario: str) -> None:
     """Show what Tramontane does, in a cluster of its own."""
@@ -172,11 +174,14 @@ def demo(*, keep: bool, folder: Path | None, scenario: str) -> None:
     from rich.console import Console  # noqa: PLC0415
 
     from tramontane.lab import demo as thousand  # noqa: PLC0415
+    from tramontane.lab import demo_serve as serve  # noqa: PLC0415
     from tramontane.lab import demo_tranche as tranche  # noqa: PLC0415
-    from tramontane.lab.binaries import ensure  # noqa: PLC0415
+    from tramontane.lab.binaries import CONTROL_PLANE, REAL_NODES, ensure  # noqa: PLC0415
 
-    run = {"thousand": thousand, "tranche": tranche}[scenario].run
-    ensure()
+    run = {"thousand": thousand, "tranche": tranche, "serve": serve}[scenario].run
+    if scenario == "serve":
+        serve.check_machine()  # before minutes go into building
+    ensure((*CONTROL_PLANE, *(REAL_NODES if scenario == "serve" else ())))
 
     async def show(where: Path) -> None:
         if broken := await run(where, Console(highlight=False), keep=keep):

@@ -24,7 +24,7 @@ from tramontane.lab.faults import parse_fault
 from tramontane.lab.fleet import Layout
 from tramontane.lab.invariants import Violation
 from tramontane.lab.scenario import Findings, play
-from tramontane.lab.timeline import Timeline
+from tramontane.lab.timeline import Timeline, plain
 from tramontane.lab.watcher import Watcher
 
 Raw = dict[str, Any]
@@ -255,23 +255,8 @@ def _rows(course: Course, began: float) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _plain(title: str, *columns: str) -> Table:
-    """Return a table that looks like kubectl's."""
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-    for column in columns:
-        table.add_column(column.upper(), no_wrap=True, header_style="")
-    return table
-
-
 def _found_table(course: Course, began: float) -> Table:
-    table = _plain("The bad blades", "blade", "fault", "found by", "state", "reason", "after")
+    table = plain("The bad blades", "blade", "fault", "found by", "state", "reason", "after")
     for bad in BAD:
         seen = course.views.get(bad.name, View(bad.name))
         after = f"{course.since[bad.name] - began:.1f} s" if bad.name in course.since else "-"
@@ -282,7 +267,7 @@ def _found_table(course: Course, began: float) -> Table:
 def _states_table(name: str, status: Raw) -> Table:
     states = ("total", "healthy", "qualifying", "suspect", "quarantined", "repairing", "rma",
               "unknown", "lost")  # fmt: skip
-    table = _plain("The pool", "name", *states)
+    table = plain("The pool", "name", *states)
     blades = status.get("blades") or {}
     table.add_row(name, *(str(blades.get(state, 0)) for state in states))
     return table
@@ -290,7 +275,7 @@ def _states_table(name: str, status: Raw) -> Table:
 
 def _tranche_table(status: Raw) -> Table:
     columns = ("delivered", "qualifying", "healthy", "faulty", "rma", "passRate")
-    table = _plain("Its tranches", "tranche", *columns)
+    table = plain("Its tranches", "tranche", *columns)
     for one in status.get("tranches") or ():
         table.add_row(one["name"], *(str(one.get(column, 0)) for column in columns))
     return table

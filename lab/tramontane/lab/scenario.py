@@ -4,7 +4,7 @@ A story gets the running lab and a bystander (`watcher`), and returns what it fo
 status is 0 only if every invariant held.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,11 +29,20 @@ class Findings:
     tables: list[Table] = field(default_factory=list)  # shown before what was measured
 
 
+# What to look at in a cluster that stays up.
+LOOK = ("kubectl get nodepools,trainingjobs,gangs,blades -A",)
 Story = Callable[[Lab, Watcher, Timeline], Awaitable[Findings]]
 
 
 async def play(
-    folder: Path, console: Console, setup: Setup, opening: str, story: Story, *, keep: bool
+    folder: Path,
+    console: Console,
+    setup: Setup,
+    opening: str,
+    story: Story,
+    *,
+    keep: bool,
+    look: Sequence[str] = LOOK,
 ) -> int:
     """Play a story in a lab of its own; returns 0, or 1 when an invariant was broken.
 
@@ -50,20 +59,20 @@ async def play(
             findings = await story(lab, watcher, timeline)
     except BaseException:
         await lab.close()
-        lab.processes.stop()
+        lab.stop()
         raise
     _report(lab, console, findings)
     await lab.close()
     if keep:
         console.print(
             f"\nThe cluster stays up.\n  export KUBECONFIG={lab.plane.kubeconfig}\n"
-            "  kubectl get nodepools,trainingjobs,gangs,blades -A\n"
-            f"  tramontane lab down --dir {folder}",
+            + "".join(f"  {line}\n" for line in look)
+            + f"  tramontane lab down --dir {folder}",
             soft_wrap=True,
             highlight=False,
         )
     else:
-        lab.processes.stop()
+        lab.stop()
     return 1 if findings.violations else 0
 
 

@@ -55,3 +55,18 @@ def measured(rows: list[tuple[str, str, str]], title: str) -> Table:
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def plain(title: str, *columns: str) -> Table:
+    """Return a table that looks like kubectl's."""
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    for column in columns:
+        table.add_column(column.upper(), no_wrap=True, header_style="")
+    return table

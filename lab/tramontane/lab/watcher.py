@@ -1,9 +1,9 @@
 """Keep watching a cluster and gather what broke an invariant, and when things happened.
 
-One `Watcher` holds informers of its own on pods, gangs, blades, nodes, pools and training jobs. It
-is a bystander: it writes nothing, and shares no code with the operator and the scheduler but the
-transport. The demo, the benchmarks and the plane tests read its marks (when was this first seen)
-and, at the end, `violations()`.
+One `Watcher` holds informers of its own on pods, gangs, blades, nodes, pools and what people ask
+for. It is a bystander: it writes nothing, and shares no code with the operator and the scheduler
+but the transport. The demo, the benchmarks and the plane tests read its marks (when was this first
+seen) and, at the end, `violations()`.
 """
 
 import asyncio
@@ -15,7 +15,15 @@ from typing import Any, TypeVar
 from tramontane.api.names import ANNOTATION_EPOCH, GPU_RESOURCE, LABEL_GANG, LABEL_JOB, LABEL_SEAT
 from tramontane.kube.client import Client
 from tramontane.kube.informer import Informer
-from tramontane.kube.resources import BLADES, GANGS, NODEPOOLS, NODES, PODS, TRAININGJOBS
+from tramontane.kube.resources import (
+    BLADES,
+    GANGS,
+    INFERENCEDEPLOYMENTS,
+    NODEPOOLS,
+    NODES,
+    PODS,
+    TRAININGJOBS,
+)
 from tramontane.lab import invariants
 from tramontane.lab.invariants import Recorded, SeenBlade, SeenGang, SeenPod, Violation
 
@@ -33,6 +41,7 @@ class Watcher:
         self.nodes = Informer[Raw](client, NODES, _same)
         self.pools = Informer[Raw](client, NODEPOOLS, _same)
         self.jobs = Informer[Raw](client, TRAININGJOBS, _same)
+        self.deployments = Informer[Raw](client, INFERENCEDEPLOYMENTS, _same)
         self.created_at: dict[str, float] = {}
         self.removed: list[SeenPod] = []
         # Blades that may be condemned; None: any may.
@@ -47,6 +56,7 @@ class Watcher:
         self.nodes.add_listener(self._on_any)
         self.pools.add_listener(self._on_any)
         self.jobs.add_listener(self._on_job)
+        self.deployments.add_listener(self._on_any)
 
     def violations(self) -> list[Violation]:
         """Return what was broken so far, restarts without a recorded cause included."""
@@ -166,6 +176,7 @@ async def watching(client: Client) -> AsyncIterator[Watcher]:
         watcher.pools,
         watcher.blades,
         watcher.jobs,
+        watcher.deployments,
         watcher.gangs,
         watcher.pods,
     )

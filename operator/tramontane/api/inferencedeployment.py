@@ -335,7 +335,13 @@ class Capacity(Model):
         about("Requests of that length that a replica serves at once.", example=32, ge=1, le=65536),
     ]
     min_replicas: Annotated[
-        int, about("Replicas that are always there.", example=2, ge=0, le=1000)
+        int,
+        about(
+            "Replicas that are always there; only autoscaling.idleToZeroAfter goes below it.",
+            example=2,
+            ge=0,
+            le=1000,
+        ),
     ] = 1
     max_replicas: Annotated[
         int | None,

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from functools import partial
 from typing import Any, cast
 
@@ -42,8 +42,19 @@ _KINDS = (NODEPOOLS, BLADES, GANGS, TRAININGJOBS, INFERENCEDEPLOYMENTS)
 ENV_IMAGE = "TRAMONTANE_IMAGE"
 # Address of its pod, by which requests for models without a replica reach it.
 ENV_ADDRESS = "POD_IP"
+# The port there, where it is not the usual one; 0 takes a free one.
+ENV_ACTIVATOR_PORT = "TRAMONTANE_ACTIVATOR_PORT"
 _LOOK_AGAIN_S = 2.0
 _SAY_AGAIN_S = 30.0
+
+
+def serving_config(environ: Mapping[str, str]) -> serving.Config:
+    """Return where requests for models without a replica come in."""
+    port = environ.get(ENV_ACTIVATOR_PORT)
+    return serving.Config(
+        address=environ.get(ENV_ADDRESS) or None,
+        activator_port=serving.ACTIVATOR_PORT if port is None else int(port),
+    )
 
 
 async def serve(options: ProcessOptions, readiness: Checks, stop: StopEvent) -> None:
@@ -84,7 +95,7 @@ class Replica:
             shared,
             self._recorder,
             time.time,
-            serving.Config(address=os.environ.get(ENV_ADDRESS)),
+            serving_config(os.environ),
         )
         self._sinks: shell.Sinks = {
             NODEPOOLS: self._nodepools.pools.add,

@@ -70,3 +70,20 @@ async def test_waiting_shows_its_own_failure() -> None:
 async def _turns(count: int) -> None:
     for _ in range(count):
         await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    ("environ", "address", "port"),
+    [
+        ({}, None, 8000),
+        ({"POD_IP": ""}, None, 8000),
+        ({"POD_IP": "10.1.2.3"}, "10.1.2.3", 8000),
+        ({"POD_IP": "10.1.2.3", "TRAMONTANE_ACTIVATOR_PORT": "0"}, "10.1.2.3", 0),
+    ],
+    ids=["none", "empty", "address", "any-port"],
+)
+def test_the_environment_says_where_requests_for_idle_models_come_in(
+    environ: dict[str, str], address: str | None, port: int
+) -> None:
+    config = app.serving_config(environ)
+    assert (config.address, config.activator_port) == (address, port)

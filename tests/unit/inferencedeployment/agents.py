@@ -36,7 +36,7 @@ class Pod:
         self.folder, self.seat = folder, seat
         self.agent_folder = folder / "agent"
         self.agent_folder.mkdir(parents=True)
-        for file in (RANKAGENT, *PODFILES.glob("serving*.py")):
+        for file in (RANKAGENT, *PODFILES.glob("serving*.py"), *PODFILES.glob("weight*.py")):
             shutil.copy(file, self.agent_folder)
         (folder / "state").mkdir()
         ports = free_ports(2)

@@ -69,6 +69,14 @@ def test_the_deployment_s_status_becomes_ours(case: str) -> None:
     assert found.after == (30.0 if phase == "Serving" else 5.0)
 
 
+def test_a_deployment_of_somebody_else_is_not_taken_for_ours() -> None:
+    world = a_world()
+    other = applied(world, **READY)
+    other["metadata"]["ownerReferences"] = [{"uid": "another"}]
+    status = edge.plan(world, other).status
+    assert (status.phase, status.ready, status.revisions) == ("Loading", "0/1", ())
+
+
 def test_the_pod_is_that_of_a_replica_but_restarts_and_always_has_its_turn() -> None:
     body = edge.plan(a_world(), None).body
     assert body is not None

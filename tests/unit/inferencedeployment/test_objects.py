@@ -46,6 +46,19 @@ def test_egress(spec: Raw, egress: list[Raw] | None) -> None:
     assert ("Egress" in policy["policyTypes"]) == (egress is not None)
 
 
+@pytest.mark.parametrize("endpoint", ["https://h:99999", "http://[::1", "https://"], ids=str)
+def test_an_endpoint_that_is_none_opens_nothing(endpoint: str) -> None:
+    policy = objects.network_policy(a_deployment(model=s3(endpoint)))["spec"]
+    assert policy["egress"] == [{"to": [OWN]}]
+
+
+def test_pods_of_a_stored_revision_reach_their_store() -> None:
+    old, new = a_deployment(model=s3("http://10.0.0.9")), a_deployment(model=s3("http://10.0.0.8"))
+    policy = objects.network_policy(new, [old.spec, new.spec])["spec"]
+    reached = [rule["to"][0]["ipBlock"]["cidr"] for rule in policy["egress"][1:]]
+    assert reached == ["10.0.0.8/32", "10.0.0.9/32"]
+
+
 def test_ingress_is_the_api_the_probes_and_the_own_pods() -> None:
     api, probes, own = objects.network_policy(a_deployment())["spec"]["ingress"]
     assert api == {
@@ -66,7 +79,11 @@ def test_a_service_leads_to_pods_in_rotation() -> None:
     [port] = service["spec"]["ports"]
     of_revision = objects.service(a_deployment(), "ab12")
     assert of_revision["metadata"]["name"] == "claims-ab12"
-    assert of_revision["spec"]["selector"]["tramontane.dev/revision"] == "ab12"
+    assert of_revision["spec"]["selector"] == {
+        "tramontane.dev/inference": "claims",
+        "tramontane.dev/revision": "ab12",
+        "tramontane.dev/seat": "0",
+    }, "a mesh weighs by itself: who is out for a turn must answer what it sends"
     slice_ = objects.activator_slice(a_deployment(), "10.0.0.1", 9999)
     assert slice_["ports"][0]["name"] == port["name"], "kube-proxy matches ports by name"
     assert slice_["addressType"] == "IPv4"

@@ -91,6 +91,22 @@ def test_an_adapter_on_another_volume_makes_another_revision() -> None:
     assert hash_of(first) == hash_of(beside) != hash_of(elsewhere)
 
 
+def test_directories_below_the_root_are_places_of_their_own() -> None:
+    """They are mounted alone, so that an adapter beside the model is not there without its own."""
+    adapter = {"name": "a", "source": {"hostPath": "/lora"}}
+    alone, both = (
+        a_deployment(model={"source": {"hostPath": "/models"}, "adapters": adapters}).spec
+        for adapters in ([], [adapter])
+    )
+    other = a_deployment(
+        model={
+            "source": {"hostPath": "/models"},
+            "adapters": [adapter, {"name": "b", "source": {"hostPath": "/more"}}],
+        }
+    ).spec
+    assert len({hash_of(one) for one in (alone, both, other)}) == 3
+
+
 def test_a_stored_revision_is_read_as_it_was() -> None:
     job = a_job(complete=True)
     revision = a_revision(
@@ -240,13 +256,13 @@ def serial(count: int, serving: set[int], min_replicas: int) -> tuple[World, Aim
 )
 def test_who_makes_room(count: int, serving: set[int], least: int, leave: set[str]) -> None:
     world, aim = serial(count, serving, least)
-    case = converge(Case(world, None, observe(world)), aim)
+    case = converge(Case.of(world, None, observe(world)), aim)
     assert {one.name for one in case.replicas if one.leaves} == leave
 
 
 def test_without_serial_nobody_leaves_before_another_serves() -> None:
     world, aim = serial(2, {0, 1}, 2)
-    case = converge(Case(world, None, observe(world)), replace(aim, serial=False))
+    case = converge(Case.of(world, None, observe(world)), replace(aim, serial=False))
     assert not [one for one in case.replicas if one.leaves]
 
 

@@ -1,6 +1,7 @@
 """The pods of a replica: where weights lie, what containers are told, what people may change."""
 
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -75,6 +76,7 @@ SOURCES: dict[str, tuple[Raw, Raw, str]] = {
     ),
     "hostPath": ({"hostPath": "/models/a/v7"}, {"hostPath": {"path": "/models/a"}}, "v7"),
     "hostPath below the root": ({"hostPath": "/models"}, {"hostPath": {"path": "/models"}}, ""),
+    "hostPath, untidy": ({"hostPath": "/m//a/./v7/"}, {"hostPath": {"path": "/m/a"}}, "v7"),
     "oci": ({"oci": OCI}, {"image": {"reference": OCI, "pullPolicy": "IfNotPresent"}}, ""),
     "trainingJob": (
         {"trainingJob": {"name": "t", "path": "/out/final"}},
@@ -106,11 +108,24 @@ def test_a_job_s_subpath_stays() -> None:
     ("source", "text"),
     [
         ({"pvc": {"claim": "m", "path": "../x"}}, "must not leave its volume"),
+        ({"pvc": {"claim": "m", "path": "a/../../x"}}, "must not leave its volume"),
+        ({"hostPath": "/"}, "must be a directory below the root"),
+        ({"hostPath": "/models/../etc"}, "must be a directory below the root"),
+        ({"trainingJob": {"name": "t", "path": "/out/../../etc"}}, "must not leave its volume"),
         ({"trainingJob": {"name": "t", "path": "/elsewhere"}}, "must lie in a volume of the job"),
         ({"trainingJob": {"name": "t", "path": "/out/tmp/x"}}, "outlives the job's pods"),
         ({"trainingJob": {"name": "t", "path": "/odd/x"}}, "subPathExpr"),
     ],
-    ids=["leaves the claim", "no volume", "ends with the pod", "differs per pod"],
+    ids=[
+        "leaves the claim",
+        "by and by",
+        "the root",
+        "climbs",
+        "leaves the job's",
+        "no volume",
+        "ends with the pod",
+        "differs per pod",
+    ],
 )
 def test_a_source_that_cannot_be_mounted_says_why(source: Raw, text: str) -> None:
     place = mounted(ModelSource.model_validate(source), JOB)
@@ -183,6 +198,11 @@ def test_a_store_is_a_cache_into_which_only_the_init_container_writes() -> None:
     [reads] = [m for m in container(pod)["volumeMounts"] if m["name"] == "tramontane-cache"]
     assert "readOnly" not in writes
     assert reads["readOnly"] is True
+    [cache] = [v for v in pod["spec"]["volumes"] if v["name"] == "tramontane-cache"]
+    namespace = pod["metadata"]["namespace"]
+    assert cache["hostPath"]["path"] == f"/var/lib/tramontane/models/{namespace}", (
+        "no tenant's else"
+    )
     assert "AWS_SECRET_ACCESS_KEY" in env(pod, "weights")
     assert "AWS_SECRET_ACCESS_KEY" not in env(pod)
 
@@ -245,6 +265,75 @@ def test_people_s_words_are_laid_over_ours() -> None:
     assert container(pod, "sidecar")["image"] == "registry.hall/tail:1"
 
 
+def test_words_arrive_as_they_are() -> None:
+    """The kubelet replaces $(NAME) in commands and variables, and takes $$ for $."""
+    name = 'cl\'ai\\ms $(HOSTNAME) $$ `id` "x" é'
+    store = {"endpoint": "http://10.0.0.9", "bucket": "m", "prefix": "$(HOSTNAME)/$$/é"}
+    pod = a_pod(model={"servedName": name, "source": {"s3": store}})
+    words = [expanded(word) for word in container(pod)["command"]]
+    assert words[words.index("--served-model-name") + 1] == name
+    asked = json.loads(expanded(env(pod, "weights")["TRAMONTANE_WEIGHTS"]))
+    assert asked["model"]["s3"]["prefix"] == "$(HOSTNAME)/$$/é"
+
+
+def expanded(text: str) -> str:
+    """Return what the kubelet makes of a text while it knows of HOSTNAME alone."""
+    known = {"HOSTNAME": "claims-0-0"}
+
+    def one(found: re.Match[str]) -> str:
+        return "$" if found[0] == "$$" else known.get(found[1], found[0])
+
+    return re.sub(r"\$\$|\$\((\w+)\)", one, text)
+
+
+def test_nothing_secret_is_an_argument() -> None:
+    store = {"endpoint": "https://s3.hall", "bucket": "models", "secret": "key"}
+    pod = a_pod(model={"source": {"s3": store}})
+    for one in (*pod["spec"]["initContainers"], *pod["spec"]["containers"]):
+        assert "AWS" not in json.dumps(one["command"])
+    for variable in container(pod, "weights")["env"]:
+        if variable["name"].startswith("AWS_"):
+            assert variable["valueFrom"]["secretKeyRef"]["name"] == "key"
+
+
+def test_an_older_revision_keeps_its_own_key() -> None:
+    store = {"endpoint": "https://s3.hall", "bucket": "models"}
+    old = a_deployment(model={"source": {"s3": {**store, "secret": "old"}}})
+    new = a_deployment(model={"source": {"s3": {**store, "secret": "new"}}})
+    pod = PodStamp.of(new, a_revision(old)).pod("claims-0", 0, "b0")
+    keys = {
+        one["valueFrom"]["secretKeyRef"]["name"]
+        for one in container(pod, "weights")["env"]
+        if one["name"].startswith("AWS_")
+    }
+    assert keys == {"old"}
+
+
+def test_more_than_the_kernel_takes_is_said_before_there_is_a_pod() -> None:
+    store = {"endpoint": "https://s3.hall", "bucket": "m"}
+    adapters: list[Raw] = [
+        {"name": f"a{i}", "source": {"s3": {**store, "prefix": "\U0001f9ca" * 1024}}}
+        for i in range(32)
+    ]
+    assert "must be told in" in problem(model={"adapters": adapters})
+    for one in adapters:
+        one["source"]["s3"]["prefix"] = "é" * 1024
+    assert problem(model={"adapters": adapters}) == ""
+
+
+def test_annotations_fit_whatever_adapters_are_called() -> None:
+    source = {"pvc": {"claim": "m", "path": "\U0001f9ca" * 1024}}
+    pod = a_pod(model={"adapters": [{"name": f"a{i:062}", "source": source} for i in range(30)]})
+    sizes = (len(f"{k}{v}".encode()) for k, v in pod["metadata"]["annotations"].items())
+    assert sum(sizes) < 256 * 1024
+
+
+def test_a_line_break_in_a_name_is_refused() -> None:
+    for name in ("a\n--trust-remote-code", "a\0b", "a\u2028b", "--trust-remote-code"):
+        assert problem(model={"servedName": name}) != ""
+    assert "one line" in problem(model={"source": {"pvc": {"claim": "m", "path": "v\n7"}}})
+
+
 PROBLEMS: dict[str, tuple[Raw, str]] = {
     "a rank": (a_template(env=[{"name": "RANK", "value": "0"}]), "RANK must not be set"),
     "an address": (
@@ -258,6 +347,33 @@ PROBLEMS: dict[str, tuple[Raw, str]] = {
     "a command": (a_template(command=["vllm"]), "must have no command with engine vllm"),
     "GPUs": (a_template(resources={"limits": {"nvidia.com/gpu": 4}}), "must not ask for"),
     "a place": ({"spec": {"nodeName": "b0"}}, "nodeName must not be set"),
+    "another life": ({"spec": {"restartPolicy": "Always"}}, "restartPolicy must be left out"),
+    "too short an end": (
+        {"spec": {"terminationGracePeriodSeconds": 30}},
+        "terminationGracePeriodSeconds must be at least 633",
+    ),
+    "a way around the policy": ({"spec": {"hostNetwork": True}}, "hostNetwork must not be set"),
+    "an annotation of ours": (
+        {"metadata": {"annotations": {"tramontane.dev/out-since": "x"}}},
+        "must not have tramontane.dev/out-since",
+    ),
+    "another verifier": (
+        {"spec": {"initContainers": [{"name": "weights", "command": ["true"]}]}},
+        "container weights must have no command",
+    ),
+    "other files of ours": (
+        {
+            "spec": {
+                "initContainers": [
+                    {"name": "weights", "volumeMounts": [{"name": "x", "mountPath": "/tramontane"}]}
+                ]
+            }
+        },
+        "/tramontane must be left to the rank agent",
+    ),
+    "no form, volumes": ({"spec": {"volumes": ["x"]}}, "template must be that of a pod"),
+    "no form, labels": ({"metadata": {"labels": ["x"]}}, "template must be that of a pod"),
+    "no form, ports": (a_template(ports=["x"]), "template must be that of a pod"),
     "a label of ours": (
         {"metadata": {"labels": {"tramontane.dev/rotation": "in"}}},
         "must not have tramontane.dev/rotation",
@@ -280,6 +396,27 @@ def test_what_must_not_be_laid_over_is_refused(case: str) -> None:
     if case == "a folder of ours":
         spec["volumes"] = [{"name": "x", "emptyDir": {}}]
     assert text in problem(template=template)
+
+
+def test_with_egress_open_the_blade_s_network_may_be_used() -> None:
+    assert problem(template={"spec": {"hostNetwork": True}}, egress="Open") == ""
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["https://", "https://h:99999", "https://h:x", "http://[::1", "https://me:pass@h"],
+    ids=str,
+)
+def test_an_endpoint_that_is_none_is_said_and_its_password_is_not(endpoint: str) -> None:
+    text = problem(model={"source": {"s3": {"endpoint": endpoint, "bucket": "m"}}})
+    assert "s3.endpoint must be a URL with a host" in text
+    assert "pass@" not in text
+
+
+def test_a_custom_engine_without_a_name_is_refused() -> None:
+    engine = {"name": "custom", "image": "registry.hall/own:1"}
+    template = {"spec": {"containers": [{"command": ["/serve"]}]}}
+    assert "name must be a DNS label" in problem(engine=engine, template=template)
 
 
 def test_stores_with_different_secrets_are_refused() -> None:

@@ -53,6 +53,12 @@ def unverified(seat: int, code: int) -> tuple[Any, ...]:
     return tuple(pods)
 
 
+def unstarted(message: str) -> tuple[Any, ...]:
+    view = replace(unfit(128), reason="StartError", message=message)
+    first = a_pod(phase="Failed", ready=False, containers=(), init_containers=(view,))
+    return (first, a_pod(seat=1))
+
+
 def evicted(reason: str) -> tuple[Any, ...]:
     return (a_pod(), a_pod(seat=1, phase="Failed", reason=reason, ready=False))
 
@@ -81,6 +87,19 @@ SEEN: dict[str, tuple[dict[str, Any], Do | None, str | None, str]] = {
     "not taken": ({"pods": evicted("OutOfcpu")}, Do.RESTART, "NodeLost", "OutOfcpu"),
     "source missing": ({"pods": unverified(0, 66)}, Do.RESTART, "SourceMissing", "differs"),
     "fetch failed": ({"pods": unverified(0, 69)}, Do.RESTART, "SourceMissing", "differs"),
+    "words of ours make no sense": (
+        {"pods": unverified(0, 64)},
+        Do.RESTART,
+        "Misconfigured",
+        "differs",
+    ),
+    "an image without python3": (
+        {"pods": unstarted('exec: "python3": executable file not found in $PATH')},
+        Do.RESTART,
+        "Misconfigured",
+        "its image must have python3",
+    ),
+    "told to end, not by us": ({"pods": failed(0, 143)}, Do.RESTART, "Preempted", "code 143"),
     "mismatch, others verified": (
         {"pods": unverified(1, 65)},
         Do.REPLACE,
@@ -238,7 +257,7 @@ def stopped(**more: Any) -> dict[str, Any]:
     [
         (5, (), "Stopping", 0),
         (10, (), "Starting", 2),
-        (60, (a_pod(deleting=True),), "Stopping", 0),
+        (19, (a_pod(deleting=True),), "Stopping", 0),
     ],
     ids=["too early", "due", "an old pod is still there"],
 )

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tramontane.controllers.inferencedeployment.engines.launch import MODEL_FILE
+from tramontane.controllers.inferencedeployment.podfiles import weightcache, weightfiles
 from unit.inferencedeployment.agents import Pod, Stream
 
 TOLD = 143
@@ -68,6 +70,14 @@ def test_seat_0_is_its_own_master_and_tells_the_engine_its_start_up_budget(pod: 
     assert start["master"] == "127.0.0.1:29500"
     assert start["ready"] == "330"
     assert pod.state()["startBudgetSeconds"] == 330
+
+
+def test_the_engine_is_told_which_file_to_load(pod: Pod) -> None:
+    (pod.folder / "state" / "weights.json").write_text('{"file": "/models/x.gguf"}')
+    pod.start(sys.executable, "-c", "import sys; print(sys.argv[1])", MODEL_FILE)
+
+    assert pod.ended() == 1
+    assert pod.stdout == "/models/x.gguf\n"
 
 
 def test_what_the_user_has_set_for_the_engine_stays(pod: Pod) -> None:
@@ -221,7 +231,7 @@ class TestDrain:
         assert order_of(pod) == ["term", "streamed", "streamed", "finished"]
         assert pod.events("term")[0]["at"] >= told_at + 3.0
         assert pod.last_words == {
-            "reason": "Drained",
+            "reason": "Preempted",
             "message": "told to end; the engine ended with code 0",
         }
 
@@ -554,3 +564,75 @@ def test_a_connection_that_says_nothing_keeps_nobody_waiting(pod: Pod) -> None:
 
 def test_a_stream_class_knows_a_broken_one() -> None:
     assert not Stream(1).whole()
+
+
+def held(root: Path, pod: Pod) -> weightcache.Entry:
+    """Return an entry of a cache that the pod's init container has verified, hours ago."""
+    one = weightcache.Entry(str(root / "one"))
+    assert one.try_to_share()
+    (root / "one").mkdir()
+    weightcache.note_holds(str(pod.folder / "state"), [one])
+    one.release()
+    os.utime(one.lock_path, (1, 1))
+    return one
+
+
+def evict(root: Path) -> None:
+    new = weightcache.Entry(str(root / "new"))
+    assert new.try_to_take()
+    weightcache.make_room(new, 1, 1, time.time())
+    new.release()
+
+
+def test_what_it_serves_from_stays_in_the_blade_s_cache_until_it_ends(pod: Pod) -> None:
+    root = pod.folder / "cache"
+    one = held(root, pod)
+    (root / "one" / "weights").write_bytes(bytes(8192))
+    pod.start()
+    pod.until(pod.ready)
+    evict(root)
+    assert one.is_there
+    pod.process.kill()
+    pod.ended()
+    evict(root)
+    assert not one.is_there
+
+
+def test_weights_that_were_replaced_since_are_not_served(pod: Pod) -> None:
+    one = held(pod.folder / "cache", pod)
+    weightfiles.write_manifest(one.path, "others\n")
+    pod.start()
+
+    assert pod.ended() == 69
+    assert pod.last_words["reason"] == "SourceMissing"
+    assert "must not be replaced once it is verified" in pod.last_words["message"]
+    assert pod.events("start") == []
+
+
+@pytest.mark.parametrize(
+    ("words", "env", "text"),
+    [
+        ((MODEL_FILE,), {}, "must stand for one .gguf file"),
+        (("engine",), {"TRAMONTANE_DRAIN_S": "x"}, "TRAMONTANE_DRAIN_S must be a number"),
+    ],
+    ids=["no file to load", "no number"],
+)
+def test_words_that_make_no_sense_are_said(
+    pod: Pod, words: tuple[str, ...], env: dict[str, str], text: str
+) -> None:
+    pod.start(*words, **env)
+
+    assert pod.ended() == 64
+    assert pod.last_words["reason"] == "Misconfigured"
+    assert text in pod.last_words["message"]
+
+
+def test_an_order_to_end_that_comes_before_all_is_read_is_not_lost(pod: Pod) -> None:
+    """Of PID 1 the kernel would drop it, and the pod wait for its whole grace."""
+    file = pod.agent_folder / "servinghttp.py"
+    early = "import os, signal; os.kill(os.getpid(), signal.SIGTERM)\n"
+    head, future, rest = file.read_text().partition("from __future__ import annotations\n")
+    file.write_text(head + future + early + rest)
+    pod.start()
+
+    assert pod.ended() == TOLD

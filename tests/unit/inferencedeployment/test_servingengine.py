@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tramontane.controllers.inferencedeployment.engines.launch import MODEL_FILE
 from tramontane.controllers.inferencedeployment.podfiles.servingrules import AdapterJob, Reading
 from tramontane.lab.controlplane import free_ports
 from unit.inferencedeployment import agents
@@ -99,6 +100,19 @@ def test_a_page_of_metrics(text: str, steps: str, busy: tuple[str, ...], reading
 )
 def test_the_address_of_seat_0_in_an_argument(text: str, address: str, becomes: str) -> None:
     assert wanted.with_master(text, address) == becomes
+
+
+@pytest.mark.parametrize(
+    ("text", "found", "becomes"),
+    [
+        (MODEL_FILE, {"file": "/m/x.gguf"}, "/m/x.gguf"),
+        (MODEL_FILE, {}, MODEL_FILE),
+        ("--model", {"file": "/m/x.gguf"}, "--model"),
+    ],
+    ids=["found", "none found", "another word"],
+)
+def test_the_file_to_load_in_an_argument(text: str, found: dict[str, Any], becomes: str) -> None:
+    assert wanted.with_model_file(text, found) == becomes
 
 
 def test_wanted_adapters_stay_while_the_file_cannot_be_read(tmp_path: Path) -> None:
@@ -310,3 +324,26 @@ def test_the_door_answers_at_the_address_of_the_pod(host: str) -> None:
     door.shutdown()
     door.server_close()
     assert not http.answers(host, port)
+
+
+def test_whoever_connects_and_stays_keeps_no_probe_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "MAX_CONNECTIONS", 8)
+    [port] = free_ports(1)
+    door = http.Door("127.0.0.1", port)
+    door.open()
+    before = threading.active_count()
+    idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(7)]
+    try:
+        assert http.ask("127.0.0.1", port, "/livez", 5.0) == (200, "ok\n")
+        idle[0].settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            idle[0].recv(1)
+        idle += [socket.create_connection(("127.0.0.1", port)) for _ in range(100)]
+        assert http.ask("127.0.0.1", port, "/livez", 5.0) == (200, "ok\n")
+        assert idle[0].recv(1) == b"", "it was hung up on"
+        assert threading.active_count() - before <= 20
+    finally:
+        for one in idle:
+            one.close()
+        door.shutdown()
+        door.server_close()

@@ -1,6 +1,5 @@
 """The cache of a blade: shared by its pods, within its bytes, and nothing in use ever goes."""
 
-import json
 import os
 import subprocess
 import sys
@@ -13,7 +12,10 @@ import pytest
 
 from tramontane.controllers.inferencedeployment.podfiles import weightcache
 from tramontane.controllers.inferencedeployment.podfiles.weightcache import Entry, make_room
-from tramontane.controllers.inferencedeployment.podfiles.weightfiles import FetchFailed
+from tramontane.controllers.inferencedeployment.podfiles.weightfiles import (
+    FetchFailed,
+    write_manifest,
+)
 
 NOW = 1_800_000_000.0
 BLOCK = 4096
@@ -25,6 +27,11 @@ held = weightcache.hold(sys.argv[2])
 print(len(held), flush=True)
 sys.stdin.read()
 """
+
+
+@pytest.fixture(autouse=True)
+def empty_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weightcache, "_disk", lambda _root: (1 << 44, 1 << 44))
 
 
 def entry(root: Path, key: str, blocks: int = 1, used_before_s: float = 7200.0) -> Entry:
@@ -124,8 +131,28 @@ def test_an_agent_without_holds_holds_nothing(tmp_path: Path) -> None:
     assert weightcache.hold(str(tmp_path)) == []
     (tmp_path / weightcache.HOLDS).write_text("oops")
     assert weightcache.hold(str(tmp_path)) == []
-    (tmp_path / weightcache.HOLDS).write_text(json.dumps([str(tmp_path / "gone")]))
-    assert weightcache.hold(str(tmp_path)) == []
+
+
+def test_what_was_replaced_since_it_was_verified_is_not_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weightcache, "HOLD_S", 0.0)
+    one = entry(tmp_path / "cache", "one")
+    weightcache.note_holds(str(tmp_path), [one])
+    assert one.try_to_take()
+    with pytest.raises(FetchFailed, match="must not be fetched again by another pod"):
+        weightcache.hold(str(tmp_path))
+    one.release()
+    [file] = weightcache.hold(str(tmp_path))
+    os.close(file)
+    write_manifest(one.path, "another\n")
+    with pytest.raises(FetchFailed, match="must not be replaced once it is verified"):
+        weightcache.hold(str(tmp_path))
+    assert one.try_to_take(), "nothing of it is held"
+    one.drop()
+    Path(one.lock_path).unlink()
+    with pytest.raises(FetchFailed, match="must be usable"):
+        weightcache.hold(str(tmp_path))
 
 
 def test_the_remains_of_a_crash_are_removed(tmp_path: Path) -> None:
@@ -161,12 +188,23 @@ def test_linked_files_count_once_and_either_may_go(tmp_path: Path) -> None:
 def test_a_full_disk_makes_room_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for key in ("a", "b", "c"):
         entry(tmp_path, key, used_before_s=9000 - ord(key))
-    disk = weightcache.RESERVE_B + BLOCK
+    # 15 of 100 blocks are for others; of the rest, one is free, and what goes becomes so.
     monkeypatch.setattr(
-        weightcache, "_free", lambda root: disk + (3 - len(keys(Path(root)))) * BLOCK
+        weightcache, "_disk", lambda root: (100 * BLOCK, (19 - len(keys(Path(root)))) * BLOCK)
     )
     room(tmp_path, 3, 0)
     assert len(keys(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(("blocks", "left"), [(2, 6), (3, 5), (8, 0)], ids=["fits", "over", "all"])
+def test_a_cache_that_is_not_told_its_bytes_has_its_share_of_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocks: int, left: int
+) -> None:
+    for key in "abcdef":
+        entry(tmp_path, key)
+    monkeypatch.setattr(weightcache, "_disk", lambda _root: (10 * BLOCK, 10 * BLOCK))
+    room(tmp_path, blocks, 0)
+    assert len(keys(tmp_path)) == left
 
 
 def test_a_disk_that_is_too_small_is_said(tmp_path: Path) -> None:

@@ -43,10 +43,21 @@ def refusal(root: Path, engine: str = "vllm") -> str:
         ({"config.json": CONFIG, "pytorch_model.bin": b"x"}, "vllm"),
         ({"little.gguf": GGUF}, "llamacpp"),
         ({f"l-0000{i}-of-00002.gguf": GGUF for i in (1, 2)}, "llamacpp"),
+        ({"l.gguf": GGUF, "mmproj-l.gguf": GGUF}, "llamacpp"),
         ({"anything": b"x"}, "custom"),
         ({**SHARDS, "adapters/de/adapter_model.safetensors": TENSORS}, "vllm"),
     ],
-    ids=["shards", "sglang", "mistral", "bin", "gguf", "split gguf", "custom", "beside adapters"],
+    ids=[
+        "shards",
+        "sglang",
+        "mistral",
+        "bin",
+        "gguf",
+        "split gguf",
+        "projector",
+        "custom",
+        "beside adapters",
+    ],
 )
 def test_what_can_be_served(tmp_path: Path, files: dict[str, object], engine: str) -> None:
     check(put(tmp_path, files), engine)
@@ -59,6 +70,11 @@ def test_what_can_be_served(tmp_path: Path, files: dict[str, object], engine: st
         ({"config.json": CONFIG}, "vllm", "must have *.safetensors (got config.json)"),
         (SHARDS, "llamacpp", "must have a .gguf file (got "),
         ({"x.gguf": b"GG"}, "llamacpp", "x.gguf: must be a GGUF file (got b'GG'"),
+        (
+            {"a.gguf": GGUF, "b.gguf": GGUF},
+            "llamacpp",
+            "must have one model in .gguf files (got a.gguf, b.gguf)",
+        ),
         (
             {"l-00001-of-00003.gguf": GGUF, "l-00003-of-00003.gguf": GGUF},
             "llamacpp",
@@ -85,6 +101,7 @@ def test_what_can_be_served(tmp_path: Path, files: dict[str, object], engine: st
         "no weights",
         "no gguf",
         "cut gguf",
+        "two models",
         "missing gguf",
         "missing shard",
         "missing shard, no index",

@@ -24,6 +24,9 @@ from tramontane.controllers.inferencedeployment.podfiles import (
 from unit.inferencedeployment.bucket import SIGNED_ENV, Bucket, serving
 from unit.inferencedeployment.modeldirs import adapter_files, model, put
 
+GGUF = b"GGUF\x03\0\0\0"
+PARTS = tuple(f"l-0000{part}-of-00002.gguf" for part in (1, 2))
+
 PODFILES = Path(weights.__file__).parent
 OTHER = "sha256:" + "0" * 64
 PREFIX = "claims/v7/"
@@ -87,6 +90,20 @@ def test_the_first_load_says_the_digest(tmp_path: Path) -> None:
         "base": "org/Little-1B",
     }
     assert json.loads((tmp_path / "state" / "weights.json").read_text()) == word
+
+
+@pytest.mark.parametrize(
+    ("names", "loaded"),
+    [(("little.gguf",), "little.gguf"), (PARTS, PARTS[0]), (("mmproj.gguf", "z.gguf"), "z.gguf")],
+    ids=["one file", "the first of its parts", "not the projector"],
+)
+def test_the_agent_is_told_which_file_to_load(
+    tmp_path: Path, names: tuple[str, ...], loaded: str
+) -> None:
+    root = put(tmp_path / "m", dict.fromkeys(names, GGUF))
+    code, word = Pod(tmp_path, {**asked(root), "engine": "llamacpp"}).run()
+    state = json.loads((tmp_path / "state" / "weights.json").read_text())
+    assert (code, state) == (0, {**word, "file": str(root / loaded)})
 
 
 def test_adapters_are_verified_with_the_model(tmp_path: Path) -> None:
@@ -202,7 +219,10 @@ def test_weights_are_fetched_once_per_blade(tmp_path: Path, bucket: Bucket) -> N
     pod = Pod(tmp_path / "one", s3(bucket, cache), **SIGNED_ENV)
     code, word = pod.run()
     assert (code, word["digest"]) == (0, digest_of(tmp_path / "origin"))
-    assert json.loads((pod.state / weightcache.HOLDS).read_text()) == [str(cache / ".k1.lock")]
+    [[lock, entry, _]] = json.loads((pod.state / weightcache.HOLDS).read_text())
+    assert (lock, entry) == (str(cache / ".k1.lock"), str(cache / "k1"))
+    [held] = weightcache.hold(str(pod.state))
+    os.close(held)
     asked_before = len(bucket.ranges)
     assert Pod(tmp_path / "two", s3(bucket, cache), **SIGNED_ENV).run()[0] == 0
     assert len(bucket.ranges) == asked_before
@@ -370,6 +390,16 @@ def test_it_ends_when_told_and_the_next_run_goes_on(tmp_path: Path, bucket: Buck
         assert process.wait(10) == 143
     bucket.gate.set()
     assert pod.run()[0] == 0
+
+
+def test_an_order_to_end_that_comes_before_all_is_read_is_not_lost(tmp_path: Path) -> None:
+    pod = Pod(tmp_path, asked(model(tmp_path / "m")))
+    agent = tmp_path / "agent"
+    shutil.copytree(PODFILES, agent)
+    # Imported early, and by nobody else.
+    (agent / "hashlib.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGTERM)")
+    command = [sys.executable, str(agent / "weights.py")]
+    assert subprocess.run(command, env=pod.env, check=False, timeout=60).returncode == 143
 
 
 @pytest.mark.parametrize("name", weights.FILES)

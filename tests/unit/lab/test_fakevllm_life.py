@@ -85,6 +85,19 @@ async def test_a_lost_rank_is_the_end_of_all(place: Lab, lost: int) -> None:
     assert f"connection to rank {lost} closed by peer" in both[1 - lost].text()
 
 
+async def test_ranks_that_are_told_to_end_leave_without_a_traceback(place: Lab) -> None:
+    both = await ranks(place, 2, "--shutdown-timeout", "20")
+    await both[0].serves()
+    answer = await begin(both[0], {**LONG, "max_tokens": 50})
+    both[0].end(signal.SIGTERM)
+    events(await answer.text())
+    assert await both[0].exit_code() == 0
+    await both[1].exit_code()
+    for one in both:
+        assert "Traceback" not in one.text()
+        assert "CancelledError" not in one.text()
+
+
 async def test_a_lost_rank_may_hang_the_others(place: Lab) -> None:
     head, other = await ranks(place, 2, "--fake-rank-loss", "hang")
     await head.serves()

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from tramontane.api.nodepool import NodePool
 from tramontane.cli.main import main
 from tramontane.lab import paths
-from tramontane.lab.cluster import pool_of
+from tramontane.lab.cluster import Setup, pool_of
 from tramontane.lab.demo_tranche import tranche_pool
 from tramontane.lab.description import Description
 from tramontane.lab.faults import KINDS
@@ -123,7 +123,7 @@ def test_the_help_of_inject_lists_every_fault() -> None:
     assert names == list(KINDS)
 
 
-@pytest.mark.parametrize("scenario", ["thousand", "tranche"])
+@pytest.mark.parametrize("scenario", ["thousand", "tranche", "serve"])
 def test_the_demo_offers_its_scenarios(scenario: str) -> None:
     done = CliRunner().invoke(main, ["lab", "demo", "--help"])
     assert scenario in done.output.partition("--scenario")[2]
@@ -150,3 +150,15 @@ def test_help_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "LOADED"
     assert "lab" in done.stdout
+
+
+def test_the_operator_has_an_address_where_pods_can_reach_it() -> None:
+    given = {"A": "b"}
+    on_nodes = Setup(Layout(blades=0), real_nodes=2, environment=given)
+    assert on_nodes.component_environment("operator") == {
+        "A": "b",
+        "POD_IP": "10.88.0.1",
+        "TRAMONTANE_ACTIVATOR_PORT": "0",
+    }
+    assert on_nodes.component_environment("scheduler") == given
+    assert Setup(Layout(blades=8)).component_environment("operator") == {}

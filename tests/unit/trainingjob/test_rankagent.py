@@ -490,3 +490,14 @@ def test_an_elastic_meeting_is_another_in_each_epoch() -> None:
     base = {"PET_RDZV_BACKEND": "c10d", "PET_RDZV_ID": "llama"}
 
     assert rankagent.environment(base, 7, {})["PET_RDZV_ID"] == "llama-7"
+
+
+def test_an_order_to_end_that_comes_before_all_is_read_is_not_lost(
+    agent: AgentUnderTest,
+) -> None:
+    """Of PID 1 the kernel would drop it, and the pod wait for its whole grace."""
+    early = "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"
+    (agent.folder / "ctypes.py").write_text(early)
+    agent.start("import time; time.sleep(600)")
+
+    assert agent.process.wait(PATIENCE_S) == ENDED_BY_ORDER

@@ -6,6 +6,7 @@ node is gone at once. Its cable is a veth on a bridge, and pulling it is what th
 
     plan, config     names, addresses and files (pure)
     image            the one image, made of busybox
+    pods             what runs on them: pods over the machine's own Python
     machine          what the machine must have
     claim, sweep     one lab at a time, and nothing left of it
     network, cgroups what is made on the machine

@@ -4,10 +4,11 @@
     world        what one reconcile sees; `actions` what it may ask for
     sizing       what layout of a model fits where; `engines` what flags that comes to
     plan         World → Plan; `revisions`, `replicas`, `recovery`, `converge`, `status`, `gangspec`
+    adapters     what is loaded beside the model, and why not; `moments` what a wrong clock wrote
     rollout      how a new revision comes; `judge` whether it may stay; `rotation` who gets requests
     scale        how many replicas the load calls for; `scraper` reads it, `activator` waits for it
     pods         a replica's pods; `mounts` where weights lie, `overlay` what people lay over them
-    objects      what stands beside them
+    objects      what stands beside them; `metrics` what is told of it all to whoever watches
     edge         the profile Edge: one pod, without a gang
     podfiles     the files in each pod: `serving` runs the engine, `weights` brings its model
     signing      whose weights are trusted
@@ -17,8 +18,9 @@ clock, no I/O.
 """
 
 from tramontane.controllers.inferencedeployment.reconcile import (
+    ACTIVATOR_PORT,
     Config,
     InferenceDeploymentController,
 )
 
-__all__ = ["Config", "InferenceDeploymentController"]
+__all__ = ["ACTIVATOR_PORT", "Config", "InferenceDeploymentController"]

@@ -18,11 +18,12 @@ Pods on a node where nobody answers go by force: nobody else can confirm that th
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
 from tramontane.api import clock
+from tramontane.api.gang import GangSpec
 from tramontane.api.names import (
     ANNOTATION_ADAPTERS,
     ANNOTATION_PEERS,
@@ -32,6 +33,7 @@ from tramontane.api.names import (
     OUT_OF_ROTATION,
 )
 from tramontane.controllers.inferencedeployment.actions import Claim, Create, Delete, Mark
+from tramontane.controllers.inferencedeployment.adapters import Wanted
 from tramontane.controllers.inferencedeployment.case import Case
 from tramontane.controllers.inferencedeployment.fates import Fate, fate_of
 from tramontane.controllers.inferencedeployment.gangspec import gang_spec
@@ -56,20 +58,26 @@ def claims(case: Case) -> tuple[Claim, ...]:
     if pool is None or world.priority is None or world.refusal is not None:
         return ()
     found = []
+    made: dict[object, GangSpec] = {}  # most replicas want the same
     for index, one in enumerate(case.live):
         revision = world.revisions.get(one.revision)
         if revision is None:
             continue
-        spec = gang_spec(
-            world.deployment,
-            revision,
-            # A Gang never changes its pool.
-            pool if one.gang is None else world.pools.get(one.gang.spec.pool, pool),
-            world.priority,
-            one.entry,
-            preemptible=index >= case.spec.capacity.min_replicas,
-            active=one.state is not State.FAILED,
-        )
+        preemptible = index >= case.spec.capacity.min_replicas
+        active = one.state is not State.FAILED
+        # A Gang never changes its pool.
+        of = pool if one.gang is None else world.pools.get(one.gang.spec.pool, pool)
+        key = (one.revision, of.metadata.name, preemptible, active, one.entry.avoid)
+        if (spec := made.get(key)) is None:
+            spec = made[key] = gang_spec(
+                world.deployment,
+                revision,
+                of,
+                world.priority,
+                one.entry,
+                preemptible=preemptible,
+                active=active,
+            )
         if one.gang is None or one.gang.spec != spec:
             found.append(Claim(one.name, one.revision, spec))
     return tuple(found)
@@ -121,7 +129,8 @@ def settles_s(case: Case, replica: Replica) -> float | None:
     if since is None:
         return None
     left_s = clock.parse(since) + SETTLE_S - case.now
-    return left_s if left_s > 0 else None
+    # Beyond that, it was written by a clock that was put back since.
+    return left_s if 0 < left_s <= SETTLE_S else None
 
 
 def _deletes_of(case: Case, replica: Replica) -> Iterator[Delete]:
@@ -152,18 +161,18 @@ def _grace_s(case: Case, replica: Replica, pod: PodView) -> int | None:
     return max(SHORT_GRACE_S, int(left_s))
 
 
-def marks(case: Case, turn: frozenset[str], adapters: Mapping[str, str]) -> tuple[Mark, ...]:
+def marks(case: Case, turn: frozenset[str], adapters: Wanted) -> tuple[Mark, ...]:
     """Return the labels and annotations to patch; whoever comes into rotation, before who goes.
 
     Args:
         case: the replicas.
         turn: names of the replicas that get requests now.
-        adapters: what pods of each revision are to have loaded; one that is not there is not known.
+        adapters: what pods of each revision are to have loaded.
     """
     found = []
     for one in case.replicas:
-        wanted = adapters.get(one.revision)
         for pod in one.pods:
+            wanted = adapters.of(one.revision, pod)
             mark = _marked(case, one, pod, one.name in turn, wanted)
             if mark.labels or mark.annotations:
                 found.append(mark)

@@ -15,7 +15,7 @@ from tramontane.controllers.inferencedeployment.layout import Refusal, Sizing
 from tramontane.controllers.inferencedeployment.pods import PodStamp
 from tramontane.controllers.inferencedeployment.revisions import job_is_missing
 from tramontane.controllers.inferencedeployment.sizing.ask import ask_of
-from tramontane.controllers.inferencedeployment.sizing.plan import plan_layout
+from tramontane.controllers.inferencedeployment.sizing.plan import plan_layout, too_slow
 from tramontane.controllers.inferencedeployment.world import Revision, World
 
 
@@ -86,6 +86,16 @@ def sized(world: World, pool: NodePool | None) -> Sizing | Refusal:
     blades = sum(blade.spec.pool == name for blade in world.blades.values())
     ask = ask_of(world.deployment.spec, pool, blades)
     return ask if isinstance(ask, Refusal) else plan_layout(ask)
+
+
+def unkept(world: World, pool: NodePool | None, revision: Revision) -> Refusal | None:
+    """Return why a stored revision, as it is laid out, can never keep the present SLO, or None."""
+    spec = world.deployment.spec
+    ask = ask_of(spec, pool, 1) if spec.slo is not None else None
+    if ask is None or isinstance(ask, Refusal):
+        return None
+    found = too_slow(ask, revision.layout)
+    return None if found is None else _named(world, found)
 
 
 def plan_status(sizing: Sizing) -> PlanStatus:

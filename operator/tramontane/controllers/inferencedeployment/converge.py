@@ -16,13 +16,17 @@ A replica that serves leaves only while enough others do:
 What has been rejected gets no requests, and may always leave.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+from itertools import islice
 
 from tramontane.api.inferencestatus import ReplicaStatus
 from tramontane.api.reasons import InferenceReason, PendingReason
 from tramontane.controllers.inferencedeployment.case import Case
-from tramontane.controllers.inferencedeployment.recovery import Do, is_hopeless
+from tramontane.controllers.inferencedeployment.fates import Fate, fate_of
+from tramontane.controllers.inferencedeployment.recovery import MAX_AVOIDED, Do, is_hopeless
 from tramontane.controllers.inferencedeployment.replicas import Replica, State
 
 # A gang that has waited so long will not be placed by itself in the next second.
@@ -59,8 +63,7 @@ class Aim:
 def converge(case: Case, aim: Aim) -> Case:
     """Return the case with replicas sent away and called, by the module's steps."""
     case = _without_replaced(case)
-    while (victim := _next_victim(case, aim)) is not None:
-        case = case.leave(victim, _why_too_many(case, victim, aim))
+    case = _without_surplus(case, aim)
     for revision in _by_right(aim):
         case = _filled(case, aim, revision)
     return _tidy(_followed(case, aim))
@@ -106,16 +109,43 @@ def is_hopeless_here(case: Case, old: Replica) -> bool:
     return is_hopeless(old.entry, case.spec.recovery)
 
 
-def _next_victim(case: Case, aim: Aim) -> Replica | None:
-    """Return who leaves next, of the revisions that have too many; None where nobody may."""
-    found = [
-        replica
-        for revision in sorted({one.revision for one in case.live})
-        if len(counted := case.counted(revision)) > aim.targets.get(revision, 0)
-        for replica in counted
-        if _may_leave(case, aim, replica)
+def _without_surplus(case: Case, aim: Aim) -> Case:
+    """Return the case without those that are too many of their revision and may leave. O(n log n).
+
+    They leave one by one, as `_leaves_before` says. Who may not leave now may not after another
+    one has left either, so each is looked at once.
+    """
+    relieved = case.relieved
+    there = [one for one in case.live if one.name not in relieved]
+    counts = Counter(one.revision for one in there)
+    serve = {
+        one.name
+        for one in case.live
+        if one.takes_over(case.now) and one.revision not in aim.rejected
+    }
+    floor, makes_room = _floor(case, aim), False
+    queue = [
+        (_leaves_before(case, one), one.name)
+        for one in there
+        if counts[one.revision] > aim.targets.get(one.revision, 0)
     ]
-    return min(found, key=lambda one: _leaves_before(case, one), default=None)
+    heapify(queue)
+    while queue:
+        victim = case.by_name[heappop(queue)[1]]
+        count, target = counts[victim.revision], aim.targets.get(victim.revision, 0)
+        needed = victim.state is State.SERVING and victim.revision not in aim.rejected
+        if count <= target or (needed and len(serve) - (victim.name in serve) < floor):
+            continue
+        case = case.leave(victim, _why_too_many(aim, victim.revision, count))
+        counts[victim.revision] -= 1
+        serve.discard(victim.name)
+        if not makes_room:
+            floor, makes_room = _floor(case, aim), True
+        if (old := case.named(victim.entry.replaces)) is not None:
+            # Of two for one, the older counts again.
+            counts[old.revision] += 1
+            heappush(queue, (_leaves_before(case, old), old.name))
+    return case
 
 
 def _leaves_before(case: Case, replica: Replica) -> tuple[int, bool, float, int]:
@@ -123,30 +153,22 @@ def _leaves_before(case: Case, replica: Replica) -> tuple[int, bool, float, int]
     return rank, sound, replica.requests, -replica.ordinal
 
 
-def _may_leave(case: Case, aim: Aim, replica: Replica) -> bool:
-    if replica.state is not State.SERVING or replica.revision in aim.rejected:
-        return True
-    useful = [one for one in case.live if one.revision not in aim.rejected]
-    others = sum(one.takes_over(case.now) for one in useful if one.name != replica.name)
-    return others >= _floor(case, aim, useful)
-
-
-def _floor(case: Case, aim: Aim, useful: list[Replica]) -> int:
+def _floor(case: Case, aim: Aim) -> int:
     """Return how many must serve on while others leave by our doing."""
     if not aim.serial:
         return aim.wanted
     most = aim.wanted
+    useful = [one for one in case.live if one.revision not in aim.rejected]
     makes_room = any(one.leaves for one in case.replicas)
     if not makes_room and any(waits_for_capacity(one, case.now) for one in useful):
         most = min(most, sum(one.placed for one in useful))
     return max(case.spec.capacity.min_replicas, most, 1) - 1
 
 
-def _why_too_many(case: Case, victim: Replica, aim: Aim) -> str:
-    revision, target = victim.revision, aim.targets.get(victim.revision, 0)
+def _why_too_many(aim: Aim, revision: str, count: int) -> str:
     if revision in aim.rejected:
         return f"revision {revision} was rejected"
-    return f"{len(case.counted(revision))} of revision {revision} for {target} wanted"
+    return f"{count} of revision {revision} for {aim.targets.get(revision, 0)} wanted"
 
 
 def _by_right(aim: Aim) -> Iterator[str]:
@@ -157,30 +179,29 @@ def _by_right(aim: Aim) -> Iterator[str]:
 def _filled(case: Case, aim: Aim, revision: str) -> Case:
     if revision not in case.world.revisions:
         return case  # first it is stored
-    missing = aim.targets[revision] - len(case.counted(revision))
-    total = sum(one.name not in case.relieved for one in case.live)
+    relieved = case.relieved
+    total = sum(one.name not in relieved for one in case.live)
     leftover = any(
         len(case.counted(other)) > aim.targets.get(other, 0)
         for other in {one.revision for one in case.live}
     )
     limit = max(aim.wanted + (leftover and not aim.serial), sum(aim.targets.values()))
-    waiting = [one for one in case.successors if one.revision == revision]
-    for _ in range(min(missing, limit - total)):
-        if waiting:
-            heir = waiting.pop(0)
-            entry = ReplicaStatus(
-                name="new",
-                revision=revision,
-                avoid=heir.avoid,
-                reason=heir.outcome.reason,
-                why=heir.outcome.why,
-            )
-            case = case.come(entry, f"in place of {heir.of}: {heir.outcome.why}")
-        else:
-            have = len(case.counted(revision))
-            why = f"{have} of revision {revision} for {aim.targets[revision]} wanted"
-            case = case.come(ReplicaStatus(name="new", revision=revision), why)
-    return case
+    waiting = iter([one for one in case.successors if one.revision == revision])
+    have, target = len(case.counted(revision)), aim.targets[revision]
+    coming = []
+    for number in range(have, have + min(target - have, limit - total)):
+        why = f"{number} of revision {revision} for {target} wanted"
+        entry = ReplicaStatus(name="new", revision=revision)
+        if (heir := next(waiting, None)) is not None:
+            why = f"in place of {heir.of}: {heir.outcome.why}"
+            update = {
+                "avoid": heir.avoid,
+                "reason": heir.outcome.reason,
+                "why": heir.outcome.why,
+            }
+            entry = entry.model_copy(update=update)
+        coming.append((entry, why))
+    return case.come(*coming)
 
 
 def _followed(case: Case, aim: Aim) -> Case:
@@ -197,7 +218,7 @@ def _followed(case: Case, aim: Aim) -> Case:
         entry = ReplicaStatus(
             name="new",
             revision=old.revision,
-            avoid=outcome.avoid,
+            avoid=outcome.avoid if moves else _avoided(case, old, outcome.avoid),
             replaces=name,
             moves=int(moves),
             reason=outcome.reason,
@@ -205,8 +226,22 @@ def _followed(case: Case, aim: Aim) -> Case:
         )
         if moves:
             case = case.put(old.noted(moves=old.entry.moves + 1))
-        return case.come(entry, f"to replace {name}: {outcome.why}")
+        return case.come((entry, f"to replace {name}: {outcome.why}"))
     return case
+
+
+def _avoided(case: Case, old: Replica, first: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what a replacement avoids: all blades of the pool that it would be replaced on again.
+
+    Else two of them, where the scheduler gives them away, would hand a replica to and fro.
+    """
+    world, pool = case.world, old.gang.spec.pool if old.gang is not None else None
+    bad = (
+        name
+        for name, blade in sorted(world.blades.items())
+        if blade.spec.pool == pool and fate_of(world, name).fate is not Fate.FINE
+    )
+    return tuple(islice(dict.fromkeys((*first, *bad)), MAX_AVOIDED))
 
 
 def _tidy(case: Case) -> Case:

@@ -100,7 +100,7 @@ def plan(world: World, raw: Mapping[str, Any] | None) -> EdgePlan:
 
     `raw` is the Deployment, None where there is none; the world has neither gangs nor pods.
     """
-    seen = Seen.of(raw)
+    seen = Seen.of(raw if raw is not None and _is_ours(world, raw) else None)
     # A box at the edge needs no pool; one that is named says which nodes it may be.
     named = world.deployment.spec.node_pool is not None
     pool = pool_for(world.deployment, world.pools) if named else None
@@ -113,6 +113,12 @@ def plan(world: World, raw: Mapping[str, Any] | None) -> EdgePlan:
     status = _status(world, seen, planned)
     settled = status.phase is InferencePhase.SERVING
     return EdgePlan(status, body, _LOOK_LATER_S if settled else _LOOK_AGAIN_S)
+
+
+def _is_ours(world: World, raw: Mapping[str, Any]) -> bool:
+    """Return whether a Deployment of our name is not somebody else's."""
+    uid = world.deployment.metadata.uid
+    return any(one.get("uid") == uid for one in raw["metadata"].get("ownerReferences") or ())
 
 
 def deployment(

@@ -6,10 +6,13 @@
 | evicted, or preempted by the kubelet | Preempted |
 | the kubelet did not take it, or lost it | NodeLost |
 | init container ended with 65, or verified other weights than the revision's | ArtifactMismatch |
+| init container ended with 64, or could not be started at all | Misconfigured |
 | init container ended with 66, 69, or anything else | SourceMissing |
 | the engine's container ended: what the agent's last word says, else by its code: 71 | Hung |
 | 72 | EngineFailed: it took longer to start than its budget |
 | 73 | RankDead: seat 0 is gone |
+| 143 | Preempted: told to end, not by us |
+| it could not be started at all | Misconfigured |
 | any other, on seat 0 / on another seat | EngineFailed / RankDead |
 | its container cannot be made (image, secret) for 2 min | Misconfigured |
 
@@ -19,6 +22,7 @@ Where several have ended, one that only followed (73) is named last.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from tramontane.api.names import ENGINE_CONTAINER, WEIGHTS_CONTAINER
@@ -30,7 +34,10 @@ CANNOT_START_S: Final = 120.0
 
 _REASONS: Final = frozenset(reason.value for reason in InferenceReason)
 
-_HUNG, _TOO_SLOW, _SEAT_0_GONE, _MISMATCH = 71, 72, 73, 65
+_HUNG, _TOO_SLOW, _SEAT_0_GONE, _TOLD = 71, 72, 73, 143
+_MISCONFIGURED, _MISMATCH = 64, 65
+# Of a container whose program the runtime did not find, or must not run.
+_NOT_STARTED: Final = frozenset({"StartError", "ContainerCannotRun"})
 _PUT_OUT: Final = ("Evicted", "Preempt", "DeletionBy", "Terminated")
 _NOT_TAKEN: Final = (
     "OutOf",
@@ -165,20 +172,34 @@ def _engine_on(pod: PodView, seat: int, blade: str) -> End | None:
 
 
 def _weights_ended(view: ContainerView, seat: int, blade: str) -> End:
-    is_other = view.exit_code == _MISMATCH
-    reason = InferenceReason.ARTIFACT_MISMATCH if is_other else InferenceReason.SOURCE_MISSING
+    if view.reason in _NOT_STARTED:
+        return _not_started(view, seat, blade)
+    by_code = {
+        _MISCONFIGURED: InferenceReason.MISCONFIGURED,
+        _MISMATCH: InferenceReason.ARTIFACT_MISMATCH,
+    }
+    reason = by_code.get(view.exit_code or 0, InferenceReason.SOURCE_MISSING)
     said = _words(view).get("message") or f"weights ended with exit code {view.exit_code}"
     return End(reason, f"rank {seat} on {blade}: {said}", seat)
+
+
+def _not_started(view: ContainerView, seat: int, blade: str) -> End:
+    hint = "; its image must have python3, from 3.8 on" if "python3" in view.message else ""
+    why = f"rank {seat} on {blade}: container {view.name} must start (got {view.message}){hint}"
+    return End(InferenceReason.MISCONFIGURED, why, seat)
 
 
 def _engine_ended(view: ContainerView, pod: PodView, seat: int, blade: str) -> End:
     if pod.reason.startswith((*_PUT_OUT, *_NOT_TAKEN)):
         return _pod_ended(pod, seat, blade)
+    if view.reason in _NOT_STARTED:
+        return _not_started(view, seat, blade)
     code, words = view.exit_code, _words(view)
     by_code = {
         _HUNG: InferenceReason.HUNG,
         _TOO_SLOW: InferenceReason.ENGINE_FAILED,
         _SEAT_0_GONE: InferenceReason.RANK_DEAD,
+        _TOLD: InferenceReason.PREEMPTED,
     }
     own = InferenceReason.RANK_DEAD if seat else InferenceReason.ENGINE_FAILED
     reason = by_code.get(code or 0, own)
@@ -205,10 +226,16 @@ def _named(views: tuple[ContainerView, ...], name: str) -> ContainerView | None:
     return next((view for view in views if view.name == name), None)
 
 
-def _words(view: ContainerView) -> dict[str, Any]:
+def _words(view: ContainerView) -> Mapping[str, Any]:
     """Return the last words of a container of ours: one JSON object, if it got that far."""
+    return _read(view.message) if view.message else {}
+
+
+@lru_cache(maxsize=4096)
+def _read(text: str) -> Mapping[str, Any]:
+    """Return what was said; the same is looked at many times: until the pod is gone."""
     try:
-        words = json.loads(view.message) if view.message else {}
+        words = json.loads(text)
     except ValueError:
         return {}
     return words if isinstance(words, dict) else {}

@@ -5,7 +5,7 @@ How a write can be repeated, and what becomes of a refusal, is `gangpods.writer`
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from tramontane.api.gang import Gang
@@ -91,10 +91,16 @@ class Executor:
             )
         assumed.dropped(gang)
 
-    async def keep_dependents(self, deployment: InferenceDeployment, assumed: Assumed) -> bool:
+    async def keep_dependents(
+        self,
+        deployment: InferenceDeployment,
+        assumed: Assumed,
+        revisions: Iterable[Revision] = (),
+    ) -> bool:
         """Make what stands beside the pods what it should be; return whether it is."""
+        former = [revision.spec for revision in revisions]
         wanted: tuple[tuple[Resource, Raw], ...] = (
-            (NETWORKPOLICIES, objects.network_policy(deployment)),
+            (NETWORKPOLICIES, objects.network_policy(deployment, former)),
             (CONFIGMAPS, objects.config_map(deployment)),
             (SERVICES, objects.service(deployment)),
         )

@@ -2,7 +2,8 @@
 
 | Node | Blade | fate |
 |---|---|---|
-| absent, or not ready for 5 s | any | GONE: nobody on it answers |
+| absent, or not ready for 5 s; another one is ready | any | GONE: nobody on it answers |
+| not ready, and so is every other | any | FINE: it is we who hear nobody |
 | ready | Lost, Repairing, Requalifying, RMA | OUT |
 | ready | Quarantined, Draining; not the next row | OUT |
 | ready | Quarantined, Draining by a Degraded fault or by a person | DOUBTED |
@@ -70,9 +71,9 @@ def fate_of(world: World, name: str) -> Finding:
     node, blade = world.nodes.get(name), world.blades.get(name)
     if node is None:
         return Finding(name, Fate.GONE, InferenceReason.NODE_LOST, f"node {name} is gone")
-    if node.ready is not True and (silent_s := world.now - node.ready_since) >= NOT_READY_S:
-        why = f"node {name} has not been ready for {silent_s:.0f} s"
-        return Finding(name, Fate.GONE, InferenceReason.NODE_LOST, why)
+    silent_s = world.now - node.ready_since
+    if node.ready is not True and silent_s >= NOT_READY_S:
+        return _silent(world, name, silent_s)
     state = blade.status.state if blade is not None else None
     if blade is not None and (state in _CLOSED or (state in _CONDEMNED and not _is_mild(blade))):
         lost = state is BladeState.LOST
@@ -83,6 +84,14 @@ def fate_of(world: World, name: str) -> Finding:
     if _is_leaving(node):
         return Finding(name, Fate.DOUBTED, InferenceReason.BLADE_FAULT, f"node {name} is drained")
     return Finding(name, Fate.FINE)
+
+
+def _silent(world: World, name: str, silent_s: float) -> Finding:
+    if not any(one.ready for one in world.nodes.values()):
+        # There is nowhere to go, and what runs there may well run on.
+        return Finding(name, Fate.FINE)
+    why = f"node {name} has not been ready for {silent_s:.0f} s"
+    return Finding(name, Fate.GONE, InferenceReason.NODE_LOST, why)
 
 
 def patience_s(world: World, name: str) -> float | None:

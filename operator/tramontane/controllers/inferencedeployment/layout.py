@@ -33,6 +33,8 @@ class Layout:
         return self.gpus // self.nodes
 
     def __str__(self) -> str:
+        if not self.gpus:
+            return "CPU"
         degrees = (("TP", self.tensor), ("PP", self.pipeline), ("DP", self.data))
         text = "x".join(f"{name}{size}" for name, size in degrees if size > 1 or name == "TP")
         return text + ("+EP" if self.expert else "")

@@ -18,7 +18,8 @@ Raw = dict[str, Any]
 
 VOLUMES: Final = "/tramontane/volumes"
 CACHE_FOLDER: Final = "/tramontane/cache"
-CACHE_ON_BLADE: Final = "/var/lib/tramontane/models"
+#: Below it, each namespace has a cache of its own: nobody alters another's weights.
+CACHES_ON_BLADE: Final = "/var/lib/tramontane/models"
 CACHE_VOLUME: Final = "tramontane-cache"
 # What ends with the pod of a job holds nothing for anybody else.
 _SHORT_LIVED: Final = frozenset({"emptyDir", "ephemeral", "downwardAPI", "projected"})
@@ -45,18 +46,19 @@ def mounted(
     | hostPath | the directory around it, for adapters beside it that come later | its name |
     | trainingJob | the volume of `template`, the job's, that covers the path | what is left of it |
     | oci | the image | its root |
-    | s3 | the blade's cache, into which only the init container writes | by digest or address |
+    | s3 | the blade's cache, see `cache` | by digest or address |
     """
     if source.pvc is not None:
         claim: Raw = {"claimName": source.pvc.claim, "readOnly": True}
         return _in_volume({"persistentVolumeClaim": claim}, source.pvc.path, "pvc.path")
     if source.host_path is not None:
-        path = PurePosixPath(source.host_path)
-        # The root of a blade is nobody's to see.
-        around = path if path.parent == path.parent.parent else path.parent
-        return _in_volume(
-            {"hostPath": {"path": str(around)}}, str(path.relative_to(around)), "hostPath"
-        )
+        path, around = PurePosixPath(source.host_path), around_host_path(source.host_path)
+        if not path.name or ".." in path.parts:
+            return (
+                "hostPath must be a directory below the root, without .. in it "
+                f'(got "{source.host_path}")'
+            )
+        return _in_volume({"hostPath": {"path": around}}, str(path.relative_to(around)), "hostPath")
     if source.oci is not None:
         image = {"reference": source.oci, "pullPolicy": "IfNotPresent"}
         return _in_volume({"image": image}, "", "oci")
@@ -66,13 +68,25 @@ def mounted(
     address = source.s3.model_dump_json(exclude={"secret"})
     key = digest.removeprefix("sha256:") if digest else hashlib.sha256(address.encode()).hexdigest()
     return Mounted(
-        {
-            "name": CACHE_VOLUME,
-            "hostPath": {"path": CACHE_ON_BLADE, "type": "DirectoryOrCreate"},
-        },
+        {"name": CACHE_VOLUME},
         {"name": CACHE_VOLUME, "mountPath": CACHE_FOLDER},
         f"{CACHE_FOLDER}/{key}",
     )
+
+
+def around_host_path(host_path: str) -> str:
+    """Return the directory of a blade that is mounted for what lies there.
+
+    It is the one around it, but never the root, which is nobody's to see.
+    """
+    path = PurePosixPath(host_path)
+    return str(path if path.parent == path.parent.parent else path.parent)
+
+
+def cache(namespace: str) -> Raw:
+    """Return the volume of the blade's cache, into which only init containers write."""
+    folder = {"path": f"{CACHES_ON_BLADE}/{namespace}", "type": "DirectoryOrCreate"}
+    return {"name": CACHE_VOLUME, "hostPath": folder}
 
 
 def _of_job(path: str, template: Mapping[str, Any] | None) -> Mounted | str:

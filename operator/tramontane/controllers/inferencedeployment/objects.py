@@ -15,19 +15,23 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from tramontane.api.gang import GangSpec
-from tramontane.api.inferencedeployment import Egress, InferenceDeployment, S3Source
+from tramontane.api.inferencedeployment import (
+    Egress,
+    InferenceDeployment,
+    InferenceDeploymentSpec,
+)
 from tramontane.api.names import (
     API_VERSION,
     IN_ROTATION,
     LABEL_INFERENCE,
     LABEL_REVISION,
     LABEL_ROTATION,
+    LABEL_SEAT,
 )
 from tramontane.controllers.gangpods.writer import owner_of
-from tramontane.controllers.inferencedeployment.overrides import stores
+from tramontane.controllers.inferencedeployment.overrides import address_of, stores
 from tramontane.controllers.trainingjob.render import AGENT_FILE, agent_source
 
 Raw = dict[str, Any]
@@ -37,8 +41,6 @@ AGENT_PORT: Final = 8901
 _PORT_NAME: Final = "api"
 _PODFILES: Final = "tramontane.controllers.inferencedeployment.podfiles"
 _DNS: Final = tuple({"port": 53, "protocol": protocol} for protocol in ("UDP", "TCP"))
-_HTTPS: Final = 443
-_HTTP: Final = 80
 
 
 def metadata(deployment: InferenceDeployment, name: str, **labels: str) -> Raw:
@@ -62,9 +64,14 @@ def gang(deployment: InferenceDeployment, name: str, revision: str, spec: GangSp
 
 
 def service(deployment: InferenceDeployment, revision: str | None = None) -> Raw:
-    """Return the Service of the pods in rotation, or of those of one revision only."""
+    """Return the Service of the pods in rotation, or of all of one revision that are ready.
+
+    A mesh that gives a revision its part by weight must always find its pods; rotation gives the
+    others theirs by taking a pod away for a time.
+    """
     name = deployment.metadata.name
     of_revision = {LABEL_REVISION: revision} if revision else {}
+    answers = {LABEL_SEAT: "0"} if revision else {LABEL_ROTATION: IN_ROTATION}
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -72,7 +79,7 @@ def service(deployment: InferenceDeployment, revision: str | None = None) -> Raw
             deployment, revision_name(name, revision) if revision else name, **of_revision
         ),
         "spec": {
-            "selector": {LABEL_INFERENCE: name, LABEL_ROTATION: IN_ROTATION, **of_revision},
+            "selector": {LABEL_INFERENCE: name, **answers, **of_revision},
             "ports": [
                 {"name": _PORT_NAME, "port": API_PORT, "targetPort": API_PORT, "protocol": "TCP"}
             ],
@@ -124,8 +131,12 @@ def controller_revision(
     }
 
 
-def network_policy(deployment: InferenceDeployment) -> Raw:
+def network_policy(
+    deployment: InferenceDeployment, former: Iterable[InferenceDeploymentSpec] = ()
+) -> Raw:
     """Return who may talk to the pods, and to whom they may.
+
+    `former` are the specs of stored revisions, whose pods may have other sources.
 
     | egress | reach |
     |---|---|
@@ -148,7 +159,7 @@ def network_policy(deployment: InferenceDeployment) -> Raw:
             {"ports": [_tcp(AGENT_PORT)]},
             {"from": [own]},
         ],
-        "egress": [{"to": [own]}, *_outward(deployment)],
+        "egress": [{"to": [own]}, *_outward(deployment.spec, former)],
     }
     if deployment.spec.egress is Egress.OPEN:
         spec["policyTypes"] = ["Ingress"]
@@ -161,21 +172,23 @@ def network_policy(deployment: InferenceDeployment) -> Raw:
     }
 
 
-def _outward(deployment: InferenceDeployment) -> Iterator[Raw]:
-    rules = [_to_store(store) for store in stores(deployment.spec)]
+def _outward(
+    spec: InferenceDeploymentSpec, former: Iterable[InferenceDeploymentSpec]
+) -> Iterator[Raw]:
+    reached = (address_of(store) for one in (spec, *former) for store in stores(one))
+    rules = [_to_store(*address) for address in reached if address is not None]
     named = any("to" not in rule for rule in rules)
-    if deployment.spec.egress is Egress.DNS_ONLY or named:
+    if spec.egress is Egress.DNS_ONLY or named:
         yield {"ports": list(_DNS)}
     for index, rule in enumerate(rules):
         if rule not in rules[:index]:
             yield rule
 
 
-def _to_store(store: S3Source) -> Raw:
-    url = urlsplit(store.endpoint)
-    rule: Raw = {"ports": [_tcp(url.port or (_HTTP if url.scheme == "http" else _HTTPS))]}
+def _to_store(host: str, port: int) -> Raw:
+    rule: Raw = {"ports": [_tcp(port)]}
     try:
-        address = ipaddress.ip_address(url.hostname or "")
+        address = ipaddress.ip_address(host)
     except ValueError:
         return rule
     return {"to": [{"ipBlock": {"cidr": f"{address}/{address.max_prefixlen}"}}], **rule}

@@ -1,9 +1,16 @@
 """Read what people lay over the pods of a deployment, and find what is wrong with it."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
+from urllib.parse import urlsplit
 
-from tramontane.api.inferencedeployment import EngineName, InferenceDeploymentSpec, S3Source
+from tramontane.api.inferencedeployment import (
+    Egress,
+    EngineName,
+    InferenceDeploymentSpec,
+    S3Source,
+)
 from tramontane.api.names import (
     ENGINE_CONTAINER,
     GPU_RESOURCE,
@@ -12,11 +19,16 @@ from tramontane.api.names import (
     LABEL_ROTATION,
     WEIGHTS_CONTAINER,
 )
+from tramontane.api.quantity import parse_duration
 from tramontane.controllers.inferencedeployment.overlay import overlaid
 from tramontane.controllers.trainingjob import podcheck
 
 Raw = dict[str, Any]
 
+# After the label is out, until every node knows; the agent waits so long before it ends the engine.
+SETTLE_S: Final = 3
+# For the agents to end in order, and their engines to let the GPUs go.
+_END_S: Final = 30
 # Where engines, and what they are made of, find their rank and address.
 _RANK_ENV: Final = frozenset(
     {
@@ -25,13 +37,16 @@ _RANK_ENV: Final = frozenset(
     }
 )
 _OUR_LABELS: Final = (LABEL_INFERENCE, LABEL_REVISION, LABEL_ROTATION)
+_OURS: Final = "tramontane.dev/"
+_PORTS: Final = {"http": 80, "https": 443}
 
 
 def engine_name(spec: InferenceDeploymentSpec) -> str:
     """Return the name of the container that is the engine: with custom it may be another's."""
     if spec.engine.name is not EngineName.CUSTOM:
         return ENGINE_CONTAINER
-    names = [container["name"] for container in containers(spec)]
+    # What has no name yet is refused elsewhere.
+    names = [container.get("name") or ENGINE_CONTAINER for container in containers(spec)]
     return ENGINE_CONTAINER if ENGINE_CONTAINER in names or not names else str(names[0])
 
 
@@ -56,15 +71,69 @@ def problems(spec: InferenceDeploymentSpec) -> Iterator[str]:
                 "template.spec.volumes must have names that do not begin with tramontane- (got "
                 f'"{volume["name"]}"), which are ours'
             )
+    yield from _metadata_problems(over.get("metadata") or {})
+    yield from _pod_problems(spec, pod)
+    for container in pod.get("initContainers") or ():
+        yield from _init_problems(container)
+    yield from _store_problems(spec)
+
+
+def _metadata_problems(meta: Mapping[str, Any]) -> Iterator[str]:
     for label in _OUR_LABELS:
-        if label in ((over.get("metadata") or {}).get("labels") or {}):
+        if label in (meta.get("labels") or {}):
             yield f"template.metadata.labels must not have {label}"
+    for name in meta.get("annotations") or {}:
+        if name.startswith(_OURS):
+            yield f"template.metadata.annotations must not have {name}; all {_OURS}... are ours"
+
+
+def _store_problems(spec: InferenceDeploymentSpec) -> Iterator[str]:
+    for store in stores(spec):
+        if address_of(store) is None:
+            # Not as it is given: there may be a password in it.
+            yield (
+                "s3.endpoint must be a URL with a host, at most a port and no password (got "
+                f'"{store.endpoint.rpartition("@")[2]}"); put keys into a secret'
+            )
     secrets = {store.secret for store in stores(spec) if store.secret}
     if len(secrets) > 1:
         yield (
             f"model and adapters must use one secret for object stores (got "
             f"{', '.join(sorted(secrets))}); merge them"
         )
+
+
+def _pod_problems(spec: InferenceDeploymentSpec, pod: Mapping[str, Any]) -> Iterator[str]:
+    if pod.get("restartPolicy"):
+        yield (
+            f"template.spec.restartPolicy must be left out (got {pod['restartPolicy']}), because a "
+            "replica is restarted whole; use spec.recovery"
+        )
+    if pod.get("hostNetwork") and spec.egress is not Egress.OPEN:
+        yield (
+            f"template.spec.hostNetwork must not be set with egress {spec.egress}, because no "
+            "NetworkPolicy holds there; set egress: Open"
+        )
+    grace, needed = pod.get("terminationGracePeriodSeconds"), grace_s(spec)
+    if isinstance(grace, int) and grace < needed:
+        yield (
+            f"template.spec.terminationGracePeriodSeconds must be at least {needed}, or open "
+            f"requests are cut off (got {grace}); leave it out, and use rollout.drainTimeout"
+        )
+
+
+def _init_problems(container: Mapping[str, Any]) -> Iterator[str]:
+    name = container.get("name")
+    for mount in container.get("volumeMounts") or ():
+        path = str(mount.get("mountPath", ""))
+        if f"{path}/".startswith(f"{podcheck.MOUNT_ROOT}/"):
+            yield (
+                f"container {name}: {podcheck.MOUNT_ROOT} must be left to the rank agent (got "
+                f'mountPath "{path}")'
+            )
+    for field_ in ("command", "args"):
+        if name == WEIGHTS_CONTAINER and container.get(field_):
+            yield f"container {name} must have no {field_}, because it verifies the weights"
 
 
 def _engine_problems(spec: InferenceDeploymentSpec, container: Mapping[str, Any]) -> Iterator[str]:
@@ -129,6 +198,21 @@ def without_words(spec: InferenceDeploymentSpec) -> Raw:
         for one in containers(spec)
     ]
     return {**over, "spec": {**over["spec"], "containers": bare}}
+
+
+def grace_s(spec: InferenceDeploymentSpec) -> int:
+    """Return how long a pod that is told to end may take."""
+    return math.ceil(parse_duration(spec.rollout.drain_timeout)) + SETTLE_S + _END_S
+
+
+def address_of(store: S3Source) -> tuple[str, int] | None:
+    """Return host and port of a store's endpoint; None where it has none."""
+    try:
+        url = urlsplit(store.endpoint)
+        port = url.port or _PORTS[url.scheme]
+    except (ValueError, KeyError):
+        return None
+    return (url.hostname, port) if url.hostname and "@" not in url.netloc else None
 
 
 def stores(spec: InferenceDeploymentSpec) -> Iterator[S3Source]:

@@ -25,7 +25,7 @@ from tramontane.api.inferencestatus import (
 )
 from tramontane.api.inferencestatus import Revision as RevisionStatus
 from tramontane.api.reasons import InferenceReason
-from tramontane.controllers.inferencedeployment import acts, provenance
+from tramontane.controllers.inferencedeployment import acts, adapters, provenance
 from tramontane.controllers.inferencedeployment.actions import Plan, Said
 from tramontane.controllers.inferencedeployment.case import Case
 from tramontane.controllers.inferencedeployment.converge import (
@@ -37,13 +37,13 @@ from tramontane.controllers.inferencedeployment.converge import (
 from tramontane.controllers.inferencedeployment.ends import CANNOT_START_S, problem_of
 from tramontane.controllers.inferencedeployment.fates import patience_s
 from tramontane.controllers.inferencedeployment.gangspec import pool_for
+from tramontane.controllers.inferencedeployment.moments import in_time
 from tramontane.controllers.inferencedeployment.recovered import recovered
-from tramontane.controllers.inferencedeployment.recovery import waits_s
+from tramontane.controllers.inferencedeployment.recovery import STUCK_S, waits_s
 from tramontane.controllers.inferencedeployment.replicas import HEARD_OF_S, Replica, State, observe
 from tramontane.controllers.inferencedeployment.rollout import Rolled, Standing, roll
 from tramontane.controllers.inferencedeployment.rotation import in_rotation
 from tramontane.controllers.inferencedeployment.scale import Scaled, scale
-from tramontane.controllers.inferencedeployment.sources import adapters_of, adapters_text
 from tramontane.controllers.inferencedeployment.status import (
     Findings,
     follow,
@@ -67,7 +67,7 @@ _BY_OTHERS = frozenset(
 
 def plan(world: World) -> Plan:
     """Return what is to be done now; see the module's list. O(replicas · ranks)."""
-    old = world.deployment.status
+    old, world = world.deployment.status, in_time(world)
     if world.deployment.metadata.deletion_timestamp is not None:
         return Plan(old)  # owner references take the rest away
 
@@ -77,13 +77,13 @@ def plan(world: World) -> Plan:
     wish = wish_of(world, pool)
 
     # 3, 4. What there is, and what has happened to it.
-    case = _without_gone(Case(world, pool, observe(world)))
+    case = _without_gone(Case.of(world, pool, observe(world)))
     verified = provenance.found(case.replicas)
     known = provenance.known(world, verified)
     case = recovered(case, known)
 
     # 5, 6, 7. What there is to be.
-    scaled = _scaled(case)
+    scaled = _scaled(case, wish)
     rolled = _rolled(case, wish, scaled.wanted)
     if wish.served is not None:
         case = converge(case, _aim(rolled, scaled.wanted))
@@ -94,13 +94,14 @@ def plan(world: World) -> Plan:
     revisions = provenance.recorded(world, rolled.revisions, case.replicas, verified, known)
     findings = Findings(
         hash=wish.hash,
+        served=wish.served,
         refusal=wish.refusal,
         wanted=scaled.wanted,
         revisions=revisions,
         rollout=rolled.rollout,
         known=known,
         plan=wish.plan or old.plan,
-        adapters=provenance.adapters(world, case.replicas, verified),
+        adapters=adapters.statuses(world, case.replicas, verified),
     )
     status = follow(case, findings)
     return Plan(
@@ -112,7 +113,7 @@ def plan(world: World) -> Plan:
         drops=acts.drops(case),
         creates=acts.creates(case),
         deletes=acts.deletes(case),
-        marks=acts.marks(case, turn, _adapters(world)),
+        marks=acts.marks(case, turn, adapters.wanted(world)),
         events=case.events,
         after=_after(case, wish, [scaled.after, rolled.after, turns_s]),
     )
@@ -123,15 +124,15 @@ def _without_gone(case: Case) -> Case:
 
     Who waits for a place waits anew from here on: what has become free may be meant for them.
     """
-    left = tuple(one for one in case.replicas if not one.leaves or one.pods or one.gang is not None)
-    if len(left) == len(case.replicas):
+    left = [one for one in case.replicas if not one.leaves or one.pods or one.gang is not None]
+    if len(left) == len(case.by_name):
         return case
     since = clock.micro(case.now)
     waiting = [one.noted(since=since) for one in left if one.state is State.WAITING]
-    return replace(case, replicas=left).put(*waiting)
+    return Case.of(case.world, case.pool, left).put(*waiting)
 
 
-def _scaled(case: Case) -> Scaled:
+def _scaled(case: Case, wish: Wish) -> Scaled:
     old, spec, now = case.world.deployment.status, case.spec, case.now
     current = old.replicas_wanted
     serving = [one for one in case.live if one.state is State.SERVING]
@@ -145,7 +146,8 @@ def _scaled(case: Case) -> Scaled:
         len(serving),
         any(waits_for_capacity(one, now) for one in case.live),
         case.world.demand_at,
-        spec.slo,
+        # No number of replicas makes up for one that no replica can keep.
+        None if wish.unkept else spec.slo,
     )
 
 
@@ -164,6 +166,7 @@ def _rolled(case: Case, wish: Wish, wanted: int) -> Rolled:
         status.revisions,
         status.rollout,
         standings,
+        case.world.watched_since,
     )
 
 
@@ -240,23 +243,6 @@ def _unneeded(case: Case, wish: Wish, status: InferenceDeploymentStatus) -> tupl
     return tuple(sorted(case.world.revisions.keys() - needed))
 
 
-def _adapters(world: World) -> dict[str, str]:
-    """Return the adapters annotation of each revision's pods, where all that it needs is known."""
-    job = world.job
-    templates = {job.metadata.name: job.spec.template} if job is not None else {}
-    made_by = {
-        one.source.training_job.name
-        for one in world.deployment.spec.model.adapters
-        if one.source.training_job is not None
-    }
-    if made_by - templates.keys():
-        return {}
-    return {
-        hash_: adapters_text(adapters_of(world.deployment, revision, templates))
-        for hash_, revision in world.revisions.items()
-    }
-
-
 def _after(case: Case, wish: Wish, given: list[float | None]) -> float:
     """Return when to look again although nothing changes."""
     waits = [LATER_S, *(one for one in given if one is not None)]
@@ -275,6 +261,7 @@ def _waits_of(case: Case, replica: Replica) -> list[float]:
     ]
     if replica.state is State.STOPPING:
         waits.append(waits_s(replica, case.spec.recovery, case.now))
+        waits.append(STUCK_S - replica.since_s(case.now))
     if (settles_s := acts.settles_s(case, replica)) is not None:
         waits.append(settles_s)
     if replica.state is State.SERVING:

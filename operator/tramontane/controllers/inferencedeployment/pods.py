@@ -7,16 +7,11 @@ are never restarted in place. What people lay over the pods by `spec.template` i
 """
 
 import json
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from tramontane.api.errors import InvalidValue
-from tramontane.api.inferencedeployment import (
-    EngineName,
-    InferenceDeployment,
-    InferenceDeploymentSpec,
-)
+from tramontane.api.inferencedeployment import EngineName, InferenceDeployment
 from tramontane.api.names import (
     ANNOTATION_ADAPTERS,
     ANNOTATION_PEERS,
@@ -37,12 +32,19 @@ from tramontane.controllers.inferencedeployment.engines.argv import argv, enviro
 from tramontane.controllers.inferencedeployment.engines.catalogue import EngineData, engine_of
 from tramontane.controllers.inferencedeployment.engines.launch import Launch, format_of_config
 from tramontane.controllers.inferencedeployment.layout import Refusal
-from tramontane.controllers.inferencedeployment.mounts import CACHE_FOLDER, Mounted
+from tramontane.controllers.inferencedeployment.mounts import (
+    CACHE_FOLDER,
+    CACHE_VOLUME,
+    Mounted,
+    cache,
+)
 from tramontane.controllers.inferencedeployment.objects import AGENT_PORT, API_PORT, config_name
 from tramontane.controllers.inferencedeployment.overlay import overlaid
 from tramontane.controllers.inferencedeployment.overrides import (
+    SETTLE_S,
     containers,
     engine_name,
+    grace_s,
     problems,
     without_words,
 )
@@ -70,10 +72,8 @@ STATE_FOLDER: Final = "/tramontane/state"
 _STATE_VOLUME: Final = "tramontane-state"
 _SHM_VOLUME: Final = "tramontane-shm"
 _SHM_FOLDER: Final = "/dev/shm"  # noqa: S108 - in the pod, where NCCL wants it
-# After the label is out, until every node knows; the agent waits so long before it ends the engine.
-SETTLE_S: Final = 3
-# For the agents to end in order, and their engines to let the GPUs go.
-_END_S: Final = 30
+# The kernel takes 128 KiB for one variable, its name included.
+_MAX_VARIABLE_B: Final = 128 * 1024 - 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,25 +97,39 @@ class PodStamp:
     def of(
         cls, deployment: InferenceDeployment, revision: Revision, templates: Templates | None = None
     ) -> "PodStamp":
-        """Render what the pods have in common. O(template).
+        """Render what the pods have in common, and one of them. O(template).
 
         Args:
             deployment: whose name, status and present adapters they have.
             revision: of which all else is.
             templates: the pod templates of the TrainingJobs that made adapters, by name.
         """
+        try:
+            return cls._of(deployment, revision, templates)
+        except InvalidValue as error:
+            return cls(deployment, revision, None, None, problem=str(error))
+        except (AttributeError, KeyError, TypeError) as error:
+            # The API server has read no more of it than names.
+            problem = f"template must be that of a pod (got one of another form: {error})"
+            return cls(deployment, revision, None, None, problem=problem)
+
+    @classmethod
+    def _of(
+        cls, deployment: InferenceDeployment, revision: Revision, templates: Templates | None
+    ) -> "PodStamp":
         engine = engine_of(revision.spec.engine)
         if isinstance(engine, Refusal):
             return cls(deployment, revision, None, None, problem=engine.message)
+        if problem := next(problems(revision.spec), ""):
+            return cls(deployment, revision, engine, None, problem=problem)
         templates = {**(templates or {}), **own_template(revision)}
         model = place_of(revision.spec.model.source, templates, revision.digest)
         if isinstance(model, str):
             return cls(deployment, revision, engine, None, problem=f"model.source.{model}")
         adapters = adapters_of(deployment, revision, templates)
         launch = _launch(revision, model.path, deployment)
-        problem = _unable(engine, launch) or next(problems(revision.spec), "")
         weights = weights_of(deployment, revision, model, adapters)
-        return cls(
+        stamp = cls(
             deployment,
             revision,
             engine,
@@ -123,8 +137,19 @@ class PodStamp:
             weights,
             (model, *adapters.values()),
             adapters_text(adapters),
-            problem,
         )
+        return replace(stamp, problem=stamp._unable())
+
+    def _unable(self) -> str:
+        """Return why there can be no pods, found by making one; empty where there can."""
+        size = len(_weights_text(self.weights).encode())
+        if size > _MAX_VARIABLE_B:
+            return (
+                f"places of model and adapters must be told in {_MAX_VARIABLE_B} bytes (got "
+                f"{size}); give them shorter paths"
+            )
+        self._template(self.deployment.metadata.name, 0)
+        return ""
 
     def pod(self, gang: str, seat: int, blade: str) -> Raw:
         """Return the pod of a seat, to be created; only where there is no `problem`."""
@@ -183,7 +208,7 @@ class PodStamp:
             "enableServiceLinks": False,
             "automountServiceAccountToken": False,
             "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
-            "terminationGracePeriodSeconds": _grace_s(self.deployment.spec),
+            "terminationGracePeriodSeconds": grace_s(self.deployment.spec),
             "initContainers": [self._weights_container(gang, seat)],
             "containers": [self._engine_container(gang, seat)],
             "volumes": self._volumes(),
@@ -195,9 +220,9 @@ class PodStamp:
     def _weights_container(self, gang: str, seat: int) -> Raw:
         env = [
             *self._shared_env(gang, seat),
-            {"name": "TRAMONTANE_WEIGHTS", "value": json.dumps(self.weights)},
+            {"name": "TRAMONTANE_WEIGHTS", "value": _verbatim(_weights_text(self.weights))},
             {"name": "TRAMONTANE_MAX_LORA_RANK", "value": str(max_lora_rank(self.revision.spec))},
-            *credentials(self.deployment.spec, self.revision.spec),
+            *credentials(self.revision.spec, self.deployment.spec),
         ]
         return {
             "name": WEIGHTS_CONTAINER,
@@ -297,17 +322,9 @@ class PodStamp:
             {"name": _SHM_VOLUME, "emptyDir": {"medium": "Memory"}},
         )
         places = {place.volume["name"]: place.volume for place in self.model}
+        if CACHE_VOLUME in places:
+            places[CACHE_VOLUME] = cache(self.deployment.metadata.namespace or "default")
         return [*ours, *places.values()]
-
-
-def _unable(engine: EngineData, launch: Launch) -> str:
-    """Return why the engine cannot be started so; empty where it can."""
-    try:
-        argv(engine, launch, 0)
-        environment(engine, launch, 0)
-    except InvalidValue as error:
-        return str(error)
-    return ""
 
 
 def _launch(revision: Revision, path: str, deployment: InferenceDeployment) -> Launch:
@@ -315,8 +332,8 @@ def _launch(revision: Revision, path: str, deployment: InferenceDeployment) -> L
     custom = next((one for one in containers(spec) if one.get("name") == engine_name(spec)), {})
     words = (*(custom.get("command") or ()), *(custom.get("args") or ()))
     return Launch(
-        path=path,
-        served_name=spec.model.served_name or deployment.metadata.name,
+        path=_verbatim(path),
+        served_name=_verbatim(spec.model.served_name or deployment.metadata.name),
         layout=revision.layout,
         context_tokens=spec.capacity.context_tokens,
         concurrent_requests=spec.capacity.concurrent_requests,
@@ -331,6 +348,15 @@ def _launch(revision: Revision, path: str, deployment: InferenceDeployment) -> L
     )
 
 
+def _weights_text(weights: Raw) -> str:
+    return json.dumps(weights, ensure_ascii=False)
+
+
+def _verbatim(text: str) -> str:
+    """Return a text that the kubelet leaves as it is: it replaces $(NAME), and takes $$ for $."""
+    return text.replace("$", "$$")
+
+
 def _probe(path: str, *, period_s: int, failures: int, timeout_s: int) -> Raw:
     return {
         "httpGet": {"path": path, "port": AGENT_PORT},
@@ -338,7 +364,3 @@ def _probe(path: str, *, period_s: int, failures: int, timeout_s: int) -> Raw:
         "failureThreshold": failures,
         "timeoutSeconds": timeout_s,
     }
-
-
-def _grace_s(spec: InferenceDeploymentSpec) -> int:
-    return math.ceil(parse_duration(spec.rollout.drain_timeout)) + SETTLE_S + _END_S

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from tramontane.api.inferencestatus import AdapterStatus, Revision
+from tramontane.api.inferencestatus import Revision
 from tramontane.controllers.inferencedeployment.ends import Verified, verified_by
 from tramontane.controllers.inferencedeployment.recovery import Known
 from tramontane.controllers.inferencedeployment.replicas import Replica, State
@@ -76,27 +76,4 @@ def _noted(
             "training_job": job.name if job is not None else revision.training_job,
             "base": revision.base or (bases[0][:1024] if bases else None),
         }
-    )
-
-
-def adapters(
-    world: World, replicas: tuple[Replica, ...], verified: Mapping[str, tuple[Verified, ...]]
-) -> tuple[AdapterStatus, ...]:
-    """Return the adapters' status: seat 0 is ready only once it has loaded all that it was told."""
-    before = {one.name: one for one in world.deployment.status.adapters}
-    digests: dict[str, str] = {}
-    for every in verified.values():
-        for one in every:
-            digests = {**one.adapters, **digests}
-    live = [one for one in replicas if not one.leaves]
-    serving = sum(one.state is State.SERVING for one in live)
-    return tuple(
-        AdapterStatus(
-            name=one.name,
-            digest=one.digest
-            or (before[one.name].digest if one.name in before else None)
-            or digests.get(one.name),
-            ready=f"{serving}/{len(live)}",
-        )
-        for one in sorted(world.deployment.spec.model.adapters, key=lambda one: one.name)
     )

@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from tramontane.api.conditions import ConditionType, holds
 from tramontane.api.gang import Gang
 from tramontane.api.inferencedeployment import InferenceDeployment, Profile
 from tramontane.api.names import IN_ROTATION, LABEL_GANG, LABEL_INFERENCE, LABEL_ROTATION
@@ -36,6 +37,7 @@ from tramontane.controllers.inferencedeployment.activator import Activator
 from tramontane.controllers.inferencedeployment.assumed import Assumed
 from tramontane.controllers.inferencedeployment.execute import Executor
 from tramontane.controllers.inferencedeployment.load import Load
+from tramontane.controllers.inferencedeployment.metrics import SERVED
 from tramontane.controllers.inferencedeployment.objects import API_PORT
 from tramontane.controllers.inferencedeployment.plan import plan
 from tramontane.controllers.inferencedeployment.scraper import Scraper
@@ -136,6 +138,7 @@ class InferenceDeploymentController(GangController[InferenceDeployment]):
         self._revisions: dict[str, dict[str, Revision]] = {}
         self._numbers: dict[str, int] = {}
         self._demand: dict[str, float] = {}
+        self._watched: dict[str, float] = {}
         self._turns = itertools.count()
         self._activator: Activator | None = None
 
@@ -250,9 +253,15 @@ class InferenceDeploymentController(GangController[InferenceDeployment]):
             nodes=caches.nodes.cache,
             pools=caches.pools.cache,
             job=jobs.get(source.name) if source is not None else None,
-            templates={name: job.spec.template for name, job in jobs.items()},
+            # What a job that is not done would bring is not there.
+            templates={
+                name: job.spec.template
+                for name, job in jobs.items()
+                if holds(job.status.conditions, ConditionType.COMPLETE)
+            },
             priority=priority,
             loads=self._loads.loads(key),
+            watched_since=self._watched.setdefault(key, now),
             demand_at=self._demand.get(key, 0.0),
             trusted=trusted,
             distrust=distrust,
@@ -279,13 +288,15 @@ class InferenceDeploymentController(GangController[InferenceDeployment]):
             if (gang := world.gangs.get(name)) is not None:
                 await executor.drop(deployment, gang, assumed)
         # Of a spec that was refused from the start there is nothing that would need them.
-        if self._revisions[key] and await executor.keep_dependents(deployment, assumed):
+        stored = self._revisions[key].values()
+        if stored and await executor.keep_dependents(deployment, assumed, stored):
             await self._keep_rest(world, planned, assumed)
             await self._write_pods(world, planned)
         if differs and not written:
             await executor.write_status(deployment, status)
         if not written:
             say(self._recorder, deployment, planned.events)
+        SERVED.observe(deployment, status, world.loads)
         self._loads.watch(key, deployment, _heads(world))
         return planned.after
 
@@ -326,6 +337,7 @@ class InferenceDeploymentController(GangController[InferenceDeployment]):
             await self._executor.keep(deployment, DEPLOYMENTS, planned.body, assumed)
         if planned.status != deployment.status:
             await self._executor.write_status(deployment, planned.status)
+        SERVED.observe(deployment, planned.status, {})
         return planned.after
 
     async def _stored(self, deployment: InferenceDeployment) -> Mapping[str, Revision]:
@@ -385,6 +397,7 @@ class InferenceDeploymentController(GangController[InferenceDeployment]):
         return dict(raw.get("data") or {})
 
     def _forget(self, key: str) -> None:
+        SERVED.forget(key)
         self._loads.forget(key)
         known: tuple[dict[str, Any], ...] = (
             self._assumed,
@@ -392,6 +405,7 @@ class InferenceDeploymentController(GangController[InferenceDeployment]):
             self._revisions,
             self._numbers,
             self._demand,
+            self._watched,
         )
         for memory in known:
             memory.pop(key, None)

@@ -9,6 +9,7 @@ from tramontane.controllers.inferencedeployment.actions import Said
 from tramontane.controllers.inferencedeployment.case import Case, Successor
 from tramontane.controllers.inferencedeployment.fates import Fate, fate_of
 from tramontane.controllers.inferencedeployment.recovery import (
+    MAX_AVOIDED,
     Do,
     Known,
     Outcome,
@@ -19,7 +20,6 @@ from tramontane.controllers.inferencedeployment.recovery import (
 )
 from tramontane.controllers.inferencedeployment.replicas import Replica, State
 
-_MOST_AVOIDED = 64
 _BY_BLADE = frozenset({InferenceReason.BLADE_FAULT, InferenceReason.NODE_LOST})
 
 
@@ -82,7 +82,7 @@ def _applied(case: Case, replica: Replica, outcome: Outcome) -> Case:
             before = (
                 replica.entry.avoid if outcome.reason is InferenceReason.ARTIFACT_MISMATCH else ()
             )
-            avoid = tuple(dict.fromkeys((*outcome.avoid, *before)))[:_MOST_AVOIDED]
+            avoid = tuple(dict.fromkeys((*outcome.avoid, *before)))[:MAX_AVOIDED]
             successor = Successor(replica.revision, avoid, outcome, name)
             case = replace(case, successors=(*case.successors, successor))
             case = case.put(replica.noted(reason=outcome.reason))
@@ -96,7 +96,12 @@ def _applied(case: Case, replica: Replica, outcome: Outcome) -> Case:
             return replace(case, events=(*case.events, said))
         case Do.FAIL:
             failed = replica.become(
-                State.FAILED, now, failed_at=clock.micro(now), reason=outcome.reason, why=why
+                State.FAILED,
+                now,
+                failed_at=clock.micro(now),
+                reason=outcome.reason,
+                why=why,
+                avoid=tuple(dict.fromkeys((*outcome.avoid, *replica.entry.avoid)))[:MAX_AVOIDED],
             )
             return case.put(failed).decided(f"give {name} up", why, said)
         case Do.FOLLOW:

@@ -7,7 +7,9 @@ Rows are tried from the top.
 | it leaves already | none |
 | its Gang must give way | LEAVE: it drains, and another one waits for a place |
 | a blade of its is out or gone | REPLACE: it is dropped, another one avoids that blade |
+| it failed for good because of its weights, and by now others verified them | REPLACE |
 | it has failed for good | none |
+| it is stopped, and a pod of its has not ended for 2 min | REPLACE: nobody can end it there |
 | it is stopped, or a rank ended, on a blade that is doubted | REPLACE |
 | it is stopped | none: it waits its back-off |
 | its weights are not what they must be, but others verified them | REPLACE |
@@ -37,6 +39,10 @@ from tramontane.controllers.inferencedeployment.world import World
 from tramontane.controllers.trainingjob.durations import seconds
 
 SERVED_LONG_S: Final = 600.0
+# A process that outlives its kill by so much hangs in its kernel, mostly in a GPU's driver.
+STUCK_S: Final = 120.0
+#: Blades that a replica avoids at most.
+MAX_AVOIDED: Final = 64
 # Beyond this the longest back-off that can be written has been reached.
 _MOST_DOUBLINGS: Final = 40
 
@@ -87,9 +93,9 @@ def outcome_of(world: World, replica: Replica, known: Known) -> Outcome | None:
     if over:
         return _replace(over)
     if replica.state is State.FAILED:
-        return None
+        return _verified_since(replica, known)
     if replica.state is State.STOPPING:
-        return _replace(doubted) if doubted else _moved(world, replica)
+        return _replace(doubted) if doubted else _stuck(world, replica) or _moved(world, replica)
     return _alive(world, replica, known, doubted)
 
 
@@ -98,13 +104,29 @@ def _alive(world: World, replica: Replica, known: Known, doubted: list[Finding])
     if end is not None and end.reason is InferenceReason.ARTIFACT_MISMATCH:
         if known.verified:
             return Outcome(Do.REPLACE, end.reason, end.why, (replica.seats[end.seat],))
-        return Outcome(Do.FAIL, end.reason, end.why)
+        return Outcome(Do.FAIL, end.reason, end.why, (replica.seats[end.seat],))
     if end is not None:
         return _replace(doubted) if doubted else Outcome(Do.RESTART, end.reason, end.why)
     if doubted:
         avoid = tuple(finding.blade for finding in doubted)
         return Outcome(Do.FOLLOW, doubted[0].reason, doubted[0].why, avoid)
     return _moved(world, replica)
+
+
+def _verified_since(replica: Replica, known: Known) -> Outcome | None:
+    reason, entry = InferenceReason.ARTIFACT_MISMATCH, replica.entry
+    if entry.reason is not reason or not known.verified:
+        return None
+    return Outcome(Do.REPLACE, reason, entry.why or "", entry.avoid)
+
+
+def _stuck(world: World, replica: Replica) -> Outcome | None:
+    if not replica.pods or replica.since_s(world.now) < STUCK_S:
+        return None
+    pod = replica.pods[0]
+    why = f"pod {pod.name} on {pod.node} has not ended for {STUCK_S:.0f} s"
+    avoid = tuple(dict.fromkeys(one.node for one in replica.pods if one.node))
+    return Outcome(Do.REPLACE, InferenceReason.BLADE_FAULT, why, avoid)
 
 
 def _moved(world: World, replica: Replica) -> Outcome | None:

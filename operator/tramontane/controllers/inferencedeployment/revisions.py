@@ -9,12 +9,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import PurePosixPath
 from typing import Any, Final
 
 from tramontane.api.conditions import ConditionType, holds
 from tramontane.api.inferencedeployment import InferenceDeploymentSpec, ModelSource
 from tramontane.controllers.inferencedeployment.layout import Layout
+from tramontane.controllers.inferencedeployment.mounts import around_host_path
 from tramontane.controllers.inferencedeployment.world import Revision, World
 
 Raw = dict[str, Any]
@@ -59,7 +59,7 @@ def _place(source: ModelSource) -> str:
     if source.pvc is not None:
         return f"pvc:{source.pvc.claim}"
     if source.host_path is not None:
-        return f"hostPath:{PurePosixPath(source.host_path).parent}"
+        return f"hostPath:{around_host_path(source.host_path)}"
     return source.model_dump_json(exclude_none=True)
 
 

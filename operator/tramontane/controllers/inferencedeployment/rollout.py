@@ -16,7 +16,7 @@ present spec, unless it is stable or Rejected.
 | a step with a hold | the replicas that it needs do not all serve | its hold has not begun |
 | | they do | the hold begins |
 | | fewer than half serve | it begins anew |
-| | it is over, and all serve | the next step |
+| | it is over, all serve, and somebody has watched for a window of it | the next step |
 | all requests | as many serve as are wanted | Accepted; the old one stays listed, at 0 % |
 
 How many replicas and requests that comes to: `shares`.
@@ -34,7 +34,12 @@ from tramontane.api.inferencestatus import (
     RolloutStatus,
 )
 from tramontane.api.quantity import parse_duration
-from tramontane.controllers.inferencedeployment.judge import Judgement, judge
+from tramontane.controllers.inferencedeployment.judge import (
+    STALE_S,
+    WHOLE_WINDOW_S,
+    Judgement,
+    judge,
+)
 from tramontane.controllers.inferencedeployment.shares import (
     Case,
     Standing,
@@ -76,6 +81,7 @@ def roll(  # noqa: PLR0917 - the planner gives them in this order
     known: tuple[Revision, ...],
     rollout: RolloutStatus | None,
     standings: Mapping[str, Standing],
+    watched_since: float = 0.0,
 ) -> Rolled:
     """Return what each revision is to have now, and what was decided.
 
@@ -88,12 +94,13 @@ def roll(  # noqa: PLR0917 - the planner gives them in this order
         known: the status's revisions; their order is kept, and what others wrote into them.
         rollout: the status's rollout.
         standings: by revision; one that is not there has nothing.
+        watched_since: since when there has been somebody who could see their loads.
     """
     verdicts = {one.hash: one.verdict for one in known}
     accepted = [one.hash for one in known if one.verdict is RevisionVerdict.ACCEPTED]
     stable = accepted[-1] if accepted else None
     old = standings.get(stable or wanted_hash, Standing(stable or wanted_hash))
-    case = Case(now, wanted, spec, slo, standings, known, old)
+    case = Case(now, wanted, spec, slo, standings, known, old, watched_since=watched_since)
     case = _without_others(case, wanted_hash)
     if verdicts.get(wanted_hash) is not RevisionVerdict.REJECTED:
         if stable is None:
@@ -208,7 +215,9 @@ def _left_s(case: Case) -> float:
     if case.state is None or case.state.since is None or case.is_last:
         return 0.0
     hold_s = parse_duration(case.spec.steps[case.state.step].hold)
-    return clock.parse(case.state.since) + hold_s - case.now
+    # Who has just come has seen nothing yet, and must not go on as if all were well.
+    seen_at = case.watched_since + min(hold_s, WHOLE_WINDOW_S + STALE_S)
+    return max(clock.parse(case.state.since) + hold_s, seen_at) - case.now
 
 
 def _rolled(case: Case) -> Rolled:

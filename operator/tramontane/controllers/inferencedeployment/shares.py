@@ -61,6 +61,7 @@ class Case:
     Attributes:
         new: the candidate; None where there is none.
         state: of the rollout to it.
+        watched_since: since when there has been somebody who could see their loads.
     """
 
     now: float
@@ -73,6 +74,7 @@ class Case:
     new: Standing | None = None
     state: RolloutStatus | None = None
     decisions: tuple[tuple[str, str], ...] = ()
+    watched_since: float = 0.0
 
     def decided(self, what: str, why: str) -> "Case":
         """Return the case with one decision more."""

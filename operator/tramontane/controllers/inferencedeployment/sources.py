@@ -65,7 +65,7 @@ def placed_adapters(
 def adapters_text(adapters: Mapping[str, Mounted]) -> str:
     """Return the adapters annotation: what seat 0's agent is to have loaded, and from where."""
     listed = [{"name": name, "path": place.path} for name, place in sorted(adapters.items())]
-    return json.dumps(listed)
+    return json.dumps(listed, ensure_ascii=False)  # all annotations together have 256 KiB
 
 
 def max_lora_rank(spec: InferenceDeploymentSpec) -> int:

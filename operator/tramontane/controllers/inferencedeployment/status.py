@@ -61,6 +61,7 @@ class Findings:
 
     Attributes:
         hash: the revision of the present spec; None where its weights do not exist.
+        served: the revision to go for; None where there is none.
         wanted: replicas that the load calls for.
         revisions, rollout: as they are to be remembered.
         known: what is known of the weights, by revision.
@@ -68,6 +69,7 @@ class Findings:
     """
 
     hash: str | None
+    served: str | None
     refusal: Refusal | None
     wanted: int
     revisions: tuple[Revision, ...]
@@ -157,10 +159,10 @@ def _is_hopeless(case: Case) -> bool:
 def _unserved_phase(case: Case, found: Findings) -> InferencePhase:
     live = case.live
     if not live:
+        if found.served is not None and not found.wanted:
+            return InferencePhase.SCALED_TO_ZERO
         if found.refusal is not None and not _waits_for_source(found.refusal):
             return InferencePhase.FAILED
-        if found.refusal is None and not found.wanted:
-            return InferencePhase.SCALED_TO_ZERO
         return InferencePhase.PLANNING
     if all(one.state is State.FAILED for one in live):
         return InferencePhase.FAILED

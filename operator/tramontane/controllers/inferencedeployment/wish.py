@@ -18,6 +18,7 @@ class Wish:
         hash: of the spec's revision; None where its weights do not exist.
         served: the revision to go for now; None where there is none.
         store: a revision that is to be stored before anything is made from it.
+        unkept: an SLO that cannot be kept is the only thing that was refused.
     """
 
     hash: str | None
@@ -25,6 +26,7 @@ class Wish:
     refusal: Refusal | None = None
     store: Revision | None = None
     plan: PlanStatus | None = None
+    unkept: bool = False
 
 
 def wish_of(world: World, pool: NodePool | None) -> Wish:
@@ -34,8 +36,10 @@ def wish_of(world: World, pool: NodePool | None) -> Wish:
     if refusal is not None or pool is None:
         return Wish(hash_, before, refusal)
     if hash_ is not None and hash_ in world.revisions:
-        if world.deployment.status.plan is not None:
-            return Wish(hash_, hash_)
+        # What serves goes on, as it is: no other layout was asked for.
+        unkept = checks.unkept(world, pool, world.revisions[hash_])
+        if world.deployment.status.plan is not None or unkept is not None:
+            return Wish(hash_, hash_, unkept, unkept=unkept is not None)
         sizing = checks.sized(world, pool)
         shown = None if isinstance(sizing, Refusal) else checks.plan_status(sizing)
         return Wish(hash_, hash_, plan=shown)

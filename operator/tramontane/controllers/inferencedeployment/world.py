@@ -49,6 +49,7 @@ class World:
             name: in their volumes the weights lie.
         priority: value of the PriorityClass; None where the class does not exist.
         loads: what the replicas' engines last said of their load, by the Gang's name.
+        watched_since: since when the engines' metrics have been read; 0 always.
         demand_at: when a request last came while no replica served; 0 never.
         trusted: whether the digest's signature was made with a trusted key; None where the spec
             asks for none. `distrust` says why not.
@@ -67,6 +68,7 @@ class World:
     templates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     priority: int | None = 0
     loads: Mapping[str, Load] = field(default_factory=dict)
+    watched_since: float = 0.0
     demand_at: float = 0.0
     trusted: bool | None = None
     distrust: str = ""

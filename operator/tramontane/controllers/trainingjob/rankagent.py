@@ -18,15 +18,21 @@ TRAMONTANE_AGENT_WAIT_S (how long a failed rank waits for a new epoch), TRAMONTA
 (how long the operator lets pass before it restarts a first crash), TRAMONTANE_AGENT_GRACE_S
 (between TERM and KILL).
 """
-# ruff: noqa: PTH100, PTH118, PTH120, PTH123, PTH208 - pathlib costs a third of the start-up time
+# ruff: noqa: E402, PTH100, PTH118, PTH120, PTH123, PTH208 - pathlib costs a third of the start-up time
 
 from __future__ import annotations
+
+import signal
+
+ENDING = (signal.SIGTERM, signal.SIGINT)
+if __name__ == "__main__":
+    # First of all: what is neither handled nor blocked, the kernel drops where it is for PID 1.
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
 
 import ctypes
 import errno
 import json
 import os
-import signal
 import sys
 import time
 from contextlib import suppress
@@ -53,7 +59,6 @@ EXIT_CANNOT_START = 127
 # Of a rank that ended well because it was told to: it has not finished its work.
 EXIT_TOLD = 128 + signal.SIGTERM
 
-ENDING = (signal.SIGTERM, signal.SIGINT)
 PASSED_ON = (*ENDING, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 WATCHED = frozenset(PASSED_ON) | {signal.SIGCHLD}
 _PR_SET_CHILD_SUBREAPER = 36
@@ -206,8 +211,11 @@ class Rank:
 
     def signal_group(self, number: int) -> None:
         """Pass a signal on to the rank's process group."""
-        with suppress(ProcessLookupError):  # it ended before the signal came
+        try:
             os.killpg(self.pid, number)
+        except ProcessLookupError:  # it has just ended, or has no group of its own yet
+            if self.code is None:
+                signal_each({self.pid}, number)
 
     def ask_to_end(self, number: int = signal.SIGTERM) -> None:
         """Signal the group, and let all that is stopped go on, or it would never know."""

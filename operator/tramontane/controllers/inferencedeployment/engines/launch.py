@@ -13,7 +13,7 @@ from tramontane.controllers.inferencedeployment.layout import Layout
 
 #: The rank agent writes the address of seat 0 in its place, in arguments and environment.
 MASTER: Final = "$(TRAMONTANE_MASTER)"
-#: And the file to load, where the engine takes one file and the source is a directory.
+#: And the one .gguf file in the directory, or the first of its parts.
 MODEL_FILE: Final = "$(TRAMONTANE_MODEL_FILE)"
 
 # What vLLM takes as --max-lora-rank; others are refused.
@@ -36,7 +36,7 @@ class Launch:
     """Hold what one replica's engine is started for, alike on all seats.
 
     Attributes:
-        path: directory of the weights in the pod, or one .gguf file.
+        path: directory of the weights in the pod.
         nodes: pods of the replica; None for as many as the layout has.
         adapters: how many LoRA adapters there are; their names and paths come by the agent.
         max_lora_rank: highest rank of any adapter.
@@ -68,8 +68,8 @@ class Launch:
 
     @property
     def model(self) -> str:
-        """Return what llama.cpp loads: one file."""
-        return self.path if self.path.endswith(".gguf") else MODEL_FILE
+        """Return what llama.cpp loads: one file, whatever the directory is called."""
+        return MODEL_FILE
 
     @property
     def sequences(self) -> int:

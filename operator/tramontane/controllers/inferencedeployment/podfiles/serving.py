@@ -2,13 +2,16 @@
 
 Standard library only, Python 3.8 or later. Beside it lie `rankagent.py` (its processes),
 `servingwanted.py` (what it is told), `servingrules.py` (its decisions), `servingengine.py` and
-`servinghttp.py` (its eyes and ears). Usage: `python3 serving.py ENGINE [ARGUMENT ...]`.
+`servinghttp.py` (its eyes and ears), `weightcache.py` (what it keeps from being removed). Usage:
+`python3 serving.py ENGINE [ARGUMENT ...]`.
 
     seat 0 ──────────────────────────► start the engine ─► serve ─► told to end: drain ─► exit 143
     others ─► wait for seat 0's agent ─┘      │              ├─► the engine died: exit its code
                                               │              ├─► seat 0: it hangs: exit 71
             seat 0: longer than its budget ◄──┘              └─► others: seat 0 is gone: exit 73
             exit 72
+
+Exit 64: the operator's words make no sense here; 69: the weights were replaced since verified.
 
 It never starts an engine twice: a replica lives and dies whole, and the operator sees by the exit
 code, and by one line of JSON in the termination log, what there is to do. One line per event goes
@@ -23,11 +26,16 @@ _READY_VARIABLE, _LORA, _LOST_AFTER_S, _LOOK_S (between two looks), _TERMINATION
 
 from __future__ import annotations
 
+import signal
+
+if __name__ == "__main__":
+    # First of all: what is neither handled nor blocked, the kernel drops where it is for PID 1.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+
 import errno
 import json
 import math
 import os
-import signal
 import sys
 import time
 from contextlib import suppress
@@ -39,6 +47,8 @@ if TYPE_CHECKING:
         servinghttp,
         servingrules,
         servingwanted,
+        weightcache,
+        weightfiles,
     )
     from tramontane.controllers.trainingjob import rankagent
 else:  # in the pod, the files lie side by side
@@ -47,12 +57,15 @@ else:  # in the pod, the files lie side by side
     import servinghttp
     import servingrules
     import servingwanted
+    import weightcache
+    import weightfiles
 
 POLL_S = 0.1
 # An engine that has to go without finishing anything gets so long to let its GPUs go.
 GRACE_S = 2.0
-# No reason of the API's list: whoever told the pod to end knows why.
-DRAINED = "Drained"
+# Whoever told the pod to end knows why; to all others, it was taken away.
+PREEMPTED = "Preempted"
+MISCONFIGURED = "Misconfigured"
 EXIT_USAGE = 64
 EXIT_HUNG = 71
 EXIT_LATE = 72
@@ -100,8 +113,9 @@ class Agent:
         self._command, self._env, self._set = command, env, settings
         self._leads = settings.seat == 0
         self._wanted = servingwanted.Wanted(settings.folder)
+        self._weights = servingwanted.measured(settings.state_folder)
         self._budget = servingrules.StartBudget.of(
-            settings.start_base_s, settings.weights_b, servingwanted.measured(settings.state_folder)
+            settings.start_base_s, settings.weights_b, self._weights
         )
         self._engine: Engine | None = None
         self._has_served = False
@@ -114,10 +128,16 @@ class Agent:
         self._seat_0 = servingrules.SeatZero(settings.lost_after_s)
         self._ping = servinghttp.Aside(servinghttp.answers, settings.look_s)
         self._door = servinghttp.Door(settings.pod_ip, settings.agent_port)
+        # Nothing is removed from the blade's cache while this process lives.
+        self._held: list[int] = []
 
     def run(self) -> int:
         """Return the exit code of the container."""
         self._door.open()
+        try:
+            self._held = weightcache.hold(self._set.state_folder)
+        except weightfiles.WeightsError as error:
+            return self._end(error.code, error.reason, str(error))
         while True:
             code = self._turn(time.monotonic())
             if code is not None:
@@ -131,7 +151,7 @@ class Agent:
             self._look_at_seat_0(now)
         if self._engine is None:
             if self._drain:
-                return self._end(rankagent.EXIT_TOLD, DRAINED, "told to end before the start")
+                return self._end(rankagent.EXIT_TOLD, PREEMPTED, "told to end before the start")
             if self._leads or self._seat_0.answers:
                 self._engine = self._start()
             return None
@@ -155,7 +175,8 @@ class Agent:
         budget_s = math.ceil(self._budget.total_s)
         if self._set.ready_variable:
             env.setdefault(self._set.ready_variable, str(budget_s))
-        engine = Engine([servingwanted.with_master(one, self._master) for one in self._command])
+        words = (servingwanted.with_master(word, self._master) for word in self._command)
+        engine = Engine([servingwanted.with_model_file(word, self._weights) for word in words])
         engine.start(env)
         rankagent.say("started", seat=self._set.seat, pid=engine.pid, budget=f"{budget_s}s")
         return engine
@@ -228,7 +249,7 @@ class Agent:
         after = f"{now - plan.told_at:.1f} s"
         if due == servingrules.KILL:
             message = f"told to end; the engine had not ended after {after}"
-            return self._end(rankagent.EXIT_TOLD, DRAINED, message, grace_s=0.0)
+            return self._end(rankagent.EXIT_TOLD, PREEMPTED, message, grace_s=0.0)
         if due == servingrules.TERM and not self._has_termed:
             self._has_termed = True
             rankagent.say("ending", after=after.replace(" ", ""))
@@ -250,7 +271,7 @@ class Agent:
         if engine.error:
             how = f"could not be started: {self._command[0]}: {engine.error}"
         if self._drain:
-            return self._end(rankagent.EXIT_TOLD, DRAINED, f"told to end; the engine {how}")
+            return self._end(rankagent.EXIT_TOLD, PREEMPTED, f"told to end; the engine {how}")
         reason = "EngineFailed" if self._leads else "RankDead"
         return self._end(code or EXIT_UNASKED, reason, f"the engine {how}")
 
@@ -309,6 +330,14 @@ class Agent:
         return "Serving" if self._sight.has_served or not self._leads else "Starting"
 
 
+def _refused(message: str) -> int:
+    sys.stderr.write(f"serving.py: {message}\n")
+    path = os.environ.get("TRAMONTANE_TERMINATION_LOG") or "/dev/termination-log"
+    with suppress(OSError), open(path, "w", encoding="utf-8") as log:
+        log.write(json.dumps({"reason": MISCONFIGURED, "message": message}) + "\n")
+    return EXIT_USAGE
+
+
 def main(arguments: list[str]) -> int:
     """Run the agent over an engine's command."""
     if not arguments:
@@ -317,10 +346,15 @@ def main(arguments: list[str]) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, rankagent.WATCHED)
     rankagent.adopt_orphans()
     try:
-        agent = Agent(arguments, dict(os.environ), servingwanted.Settings.read(os.environ))
+        settings = servingwanted.Settings.read(os.environ)
+        agent = Agent(arguments, dict(os.environ), settings)
     except (OSError, ValueError) as error:  # no such number, or the port is taken
-        sys.stderr.write(f"serving.py: {error}\n")
-        return EXIT_USAGE
+        return _refused(str(error))
+    if servingwanted.lacks_model_file(arguments, settings.state_folder):
+        return _refused(
+            f"{servingwanted.MODEL_FILE} must stand for one .gguf file, or for the first of its "
+            "parts (got none, or several models); give the model a directory of its own"
+        )
     return agent.run()
 
 

@@ -25,6 +25,8 @@ PING_S = 2.0
 BODY_MAX_B = 16 << 20
 # A loop that has not turned for so long is stuck.
 STUCK_S = 30.0
+# Anybody may connect, as nobody knows the kubelet's address: who stays goes for who comes.
+MAX_CONNECTIONS = 64
 
 
 def ask(
@@ -120,6 +122,8 @@ class Door(ThreadingHTTPServer):
 
     def __init__(self, host: str, port: int) -> None:
         self.view = View(time.monotonic(), lives=True, why_not="starting")
+        # The oldest first; one thread adds, those that answer remove.
+        self._connections: dict[Any, None] = {}
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__((host, port), _Answer)
 
@@ -127,6 +131,21 @@ class Door(ThreadingHTTPServer):
         """Bind without asking the DNS for our own name, as HTTPServer does."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = "", self.server_address[1]
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread; hang up on the oldest connections where there are too many."""
+        open_now = list(self._connections)
+        for one in open_now[: max(0, len(open_now) + 1 - MAX_CONNECTIONS)]:
+            self._connections.pop(one, None)
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        self._connections[request] = None
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection."""
+        self._connections.pop(request, None)
+        super().shutdown_request(request)
 
     def handle_error(self, *_: Any) -> None:
         """Say nothing of whoever hung up while we read."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ else:  # in the pod, the files lie side by side
     from servingengine import EngineApi
 
 MASTER = "$(TRAMONTANE_MASTER)"
+MODEL_FILE = "$(TRAMONTANE_MODEL_FILE)"
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,16 @@ def with_master(text: str, address: str) -> str:
     if ":" in address:
         text = text.replace(MASTER + ":", f"[{address}]:")
     return text.replace(MASTER, address)
+
+
+def with_model_file(text: str, found: Mapping[str, Any]) -> str:
+    """Return the text with the file in place that the init container has found to load."""
+    return text.replace(MODEL_FILE, str(found.get("file") or MODEL_FILE))
+
+
+def lacks_model_file(words: Sequence[str], folder: str) -> bool:
+    """Return whether there is an argument for a file that nobody has found."""
+    return any(MODEL_FILE in word for word in words) and not measured(folder).get("file")
 
 
 def measured(folder: str) -> dict[str, Any]:

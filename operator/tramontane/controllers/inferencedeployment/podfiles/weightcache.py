@@ -10,7 +10,8 @@
 A pod that fetches holds the entry's lock alone, so that one pod of a blade fetches and the others
 wait for it. A pod that uses an entry shares the lock: the init container while it verifies, then
 the agent in the engine's container for as long as it lives (`hold`). The kernel lets go of a lock
-when its process ends, however it ends, so nothing is left behind that says "in use" for ever.
+when its process ends, however it ends, so nothing is left behind that says "in use" for ever. In
+between nobody has the lock: the agent finds by the entry's manifest whether it is still the same.
 
 An entry is removed, least recently used first, only when
 
@@ -20,7 +21,9 @@ An entry is removed, least recently used first, only when
 | was used in the last hour | never: its engine may still be about to start, and to take its lock |
 | neither | when the cache would exceed its bytes, or the disk be full |
 
-So a cache may exceed its bytes while all of it is in use. An entry is renamed before it is removed,
+Its bytes are those that it is told, else 80 % of the file system's size; 15 % stay free besides,
+where that is possible: with less, the kubelet removes images, and then pods. A cache may exceed its
+bytes while all of it is in use. An entry is renamed before it is removed,
 so that nobody finds a part of one. What lies there under another key, such as that of a first load
 without a digest, is linked, not fetched again (`adopt`).
 
@@ -32,6 +35,7 @@ Standard library only, Python 3.8 or later.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -53,9 +57,12 @@ else:
     from weightfiles import FetchFailed, Mismatch, digest_of, gib, saved, say, unique
 
 RECENT_S = 3600.0
-# Of the disk, left to others.
-RESERVE_B = 1 << 30
+# Of the file system: what a cache may have that is not told, and what is left to others.
+SHARE = 0.8
+RESERVED = 0.15
 WAIT_S = 0.2
+# Others take the lock for a moment, to see whether they need it.
+HOLD_S = 5.0
 # In the folder of the pod's state: the locks that the agent is to share.
 HOLDS = "holds.json"
 
@@ -202,7 +209,7 @@ def make_room(entry: Entry, needed_b: int, limit_b: int, now: float) -> None:
     Args:
         entry: what is to be fetched.
         needed_b: bytes of it; what lies there of it already counts.
-        limit_b: bytes that the cache may have; 0: as many as the disk has.
+        limit_b: bytes that the cache may have; 0: SHARE of the file system's.
         now: Unix time.
 
     Raises:
@@ -213,16 +220,18 @@ def make_room(entry: Entry, needed_b: int, limit_b: int, now: float) -> None:
         fcntl.flock(guard, fcntl.LOCK_EX)
         _clear(entry.root)
         sizes = _sizes(entry.root)
+        size_b, _ = _disk(entry.root)
+        most_b, reserve_b = limit_b or int(SHARE * size_b), int(RESERVED * size_b)
         missing_b = max(0, needed_b - sizes.pop(entry.key, 0))
         for key in sorted(sizes, key=lambda key: _used_at(entry.root, key)):
-            is_over = limit_b > 0 and sum(sizes.values()) + needed_b > limit_b
-            if not is_over and _free(entry.root) >= missing_b + RESERVE_B:
+            is_over = sum(sizes.values()) + needed_b > most_b
+            if not is_over and _disk(entry.root)[1] >= missing_b + reserve_b:
                 break
             if _evict(os.path.join(entry.root, key), now):
                 say("evicted", entry=key, bytes=sizes[key])
                 sizes = _sizes(entry.root)
                 sizes.pop(entry.key, None)
-        free = _free(entry.root)
+        _, free = _disk(entry.root)
         if free < missing_b:
             raise FetchFailed(
                 f"{entry.root}: must have {gib(missing_b)} free (got {gib(free)}, and "
@@ -293,30 +302,66 @@ def _used_at(root: str, key: str) -> float:
         return 0.0
 
 
-def _free(root: str) -> int:
+def _disk(root: str) -> tuple[int, int]:
+    """Return the bytes of the file system, and those of it that are free."""
     found = os.statvfs(root)
-    return found.f_bavail * found.f_frsize
+    return found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
 
 
 def note_holds(state: str, entries: list[Entry]) -> None:
-    """Tell the agent of this pod which locks to share."""
-    write_whole(os.path.join(state, HOLDS), json.dumps([entry.lock_path for entry in entries]))
+    """Tell the agent of this pod which locks to share; they must be shared now."""
+    holds = [[entry.lock_path, entry.path, _mark(entry.path)] for entry in entries]
+    write_whole(os.path.join(state, HOLDS), json.dumps(holds))
 
 
 def hold(state: str) -> list[int]:
     """Share the locks of the entries that this pod uses, until this process ends.
 
     For the agent, before it starts the engine. Returns the open files; they must stay open.
+
+    Raises:
+        FetchFailed: what was verified was replaced, or is being replaced, since.
     """
     try:
         with open(os.path.join(state, HOLDS), encoding="utf-8") as file:
-            paths = json.load(file)
-    except (OSError, ValueError):
+            holds = [tuple(one) for one in json.load(file)]
+    except (OSError, ValueError, TypeError):
         return []
-    held = []
-    for path in paths:
-        # Reading is enough, should the cache be mounted read-only.
-        with suppress(OSError):
-            held.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-            fcntl.flock(held[-1], fcntl.LOCK_SH)
+    held: list[int] = []
+    try:
+        for lock_path, path, mark in holds:
+            # Reading is enough, as the cache is mounted read-only.
+            held.append(os.open(lock_path, os.O_RDONLY | os.O_CLOEXEC))
+            _share(held[-1], path, mark)
+    except BaseException as error:
+        for one in held:
+            os.close(one)
+        if isinstance(error, OSError):
+            raise FetchFailed(f"{path}: must be usable (got {error})") from error
+        raise
     return held
+
+
+def _share(file: int, path: str, mark: str) -> None:
+    """Share a lock, and find the entry as it was verified."""
+    end = time.monotonic() + HOLD_S
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                raise FetchFailed(f"{path}: must not be fetched again by another pod") from None
+            time.sleep(WAIT_S)
+        else:
+            break
+    if not os.path.isdir(path) or _mark(path) != mark:
+        raise FetchFailed(f"{path}: must not be replaced once it is verified (got another)")
+
+
+def _mark(path: str) -> str:
+    """Return what tells an entry from another one in its place: its saved manifest, in short."""
+    try:
+        text = saved(path) or ""
+    except Mismatch:
+        text = ""
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -27,7 +27,7 @@ import json
 import os
 import re
 import struct
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __package__:
@@ -105,11 +105,34 @@ def _present(
     if engine == "llamacpp":
         if not weights:
             raise Mismatch(f"directory must have a .gguf file (got {some(found)})")
+        if len(firsts := _first_ggufs(weights)) > 1:
+            raise Mismatch(
+                f"directory must have one model in .gguf files (got {some(firsts)}); give each "
+                "model a directory of its own"
+            )
         return
     if not configs:
         raise Mismatch(f"directory must have {' or '.join(CONFIGS)} (got {some(found)})")
     if not weights:
         raise Mismatch(f"directory must have *.safetensors (got {some(found)})")
+
+
+def gguf_to_load(found: Iterable[str]) -> str | None:
+    """Return the file that is to be loaded: the only one, or the first of its parts; or None."""
+    firsts = _first_ggufs(found)
+    return firsts[0] if len(firsts) == 1 else None
+
+
+def _first_ggufs(found: Iterable[str]) -> list[str]:
+    """Return the first file of each model; a projector (mmproj) belongs to another's images."""
+    firsts = []
+    for path in sorted(found):
+        match = _SHARD.fullmatch(path)
+        is_later = match is not None and int(match.group("number")) > 1
+        is_projector = path.rpartition("/")[2].startswith("mmproj")
+        if path.endswith(".gguf") and not is_later and not is_projector:
+            firsts.append(path)
+    return firsts
 
 
 def read_json(root: str, path: str, limit_b: int) -> dict[str, Any]:

@@ -18,17 +18,23 @@ each adapter:
 | 143 | | told to end |
 
 Environment: TRAMONTANE_WEIGHTS, TRAMONTANE_STATE, TRAMONTANE_TERMINATION_LOG
-(/dev/termination-log), TRAMONTANE_CACHE_BYTES (0: as many as the disk has),
+(/dev/termination-log), TRAMONTANE_CACHE_BYTES (absent or 0: 80 % of the file system),
 TRAMONTANE_MAX_LORA_RANK (absent: any), and that of `weightstore`.
 Standard library only, Python 3.8 or later.
 """
-# ruff: noqa: PTH100, PTH103, PTH118, PTH119, PTH120, PTH123 - as in weightfiles.py
+# ruff: noqa: E402, PTH100, PTH103, PTH118, PTH119, PTH120, PTH123 - as in weightfiles.py
 
 from __future__ import annotations
 
-import json
 import os
 import signal
+
+EXIT_TOLD = 128 + signal.SIGTERM
+if __name__ == "__main__":
+    # First of all: what has no handler yet, the kernel drops where it is for PID 1.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: os._exit(EXIT_TOLD))
+
+import json
 import sys
 import time
 from collections.abc import Mapping
@@ -71,7 +77,6 @@ MAX_WORD_B = 4000
 # Others may only look whether they need the entry.
 OTHERS_S = 5.0
 EXIT_USAGE = 64
-EXIT_TOLD = 128 + signal.SIGTERM
 
 
 class Source(NamedTuple):
@@ -105,6 +110,7 @@ class Verified(NamedTuple):
     digest: str
     size_b: int
     config: Mapping[str, Any]
+    gguf: str | None = None
 
 
 def ask_of(environ: Mapping[str, str]) -> Ask:
@@ -154,7 +160,10 @@ class Bringer:
         """
         try:
             model = self._bring(self._ask.model, None)
-            return model, {one.name: self._bring(one, model) for one in self._ask.adapters}
+            adapters = {one.name: self._bring(one, model) for one in self._ask.adapters}
+            if state := self._environ.get("TRAMONTANE_STATE"):
+                note_holds(state, self.entries)
+            return model, adapters
         finally:
             for entry in self.entries:
                 entry.release()
@@ -263,7 +272,13 @@ class Bringer:
             # It makes the next message exact; the entry is as good without.
             with suppress(OSError):
                 files.write_manifest(source.path, manifest)
-        return Verified(files.digest_of(manifest), sum(entry.size for entry in listed), config)
+        gguf = checks.gguf_to_load(found)
+        return Verified(
+            files.digest_of(manifest),
+            sum(entry.size for entry in listed),
+            config,
+            gguf and os.path.join(source.path, gguf),
+        )
 
 
 def report_of(model: Verified, adapters: Mapping[str, Verified], took_s: float) -> dict[str, Any]:
@@ -307,11 +322,12 @@ def run(environ: Mapping[str, str]) -> int:
         return EXIT_USAGE
     bringer = Bringer(ask, environ)
     try:
-        report = report_of(*bringer.run(), time.monotonic() - began)
+        model, adapters = bringer.run()
+        report = report_of(model, adapters, time.monotonic() - began)
         state = environ.get("TRAMONTANE_STATE")
         if state:
-            note_holds(state, bringer.entries)
-            write_whole(os.path.join(state, "weights.json"), json.dumps(report))
+            file = {"file": model.gguf} if model.gguf else {}  # for the agent alone
+            write_whole(os.path.join(state, "weights.json"), json.dumps({**report, **file}))
     except files.WeightsError as error:
         leave_word(environ, {"reason": error.reason, "message": str(error)})
         return error.code
@@ -323,11 +339,5 @@ def run(environ: Mapping[str, str]) -> int:
     return 0
 
 
-def main() -> int:
-    """Run as PID 1: the kernel gives it no default for TERM."""
-    signal.signal(signal.SIGTERM, lambda _number, _frame: os._exit(EXIT_TOLD))
-    return run(os.environ)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(os.environ))

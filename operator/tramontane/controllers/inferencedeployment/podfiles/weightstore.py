@@ -104,10 +104,10 @@ class Store:
 
     def __init__(self, endpoint: str, bucket: str, environ: Mapping[str, str]) -> None:
         url = urlsplit(endpoint)
+        self._host = url.netloc.rsplit("@", 1)[-1]  # never a password: names go into messages
         if url.scheme not in ("http", "https") or not url.hostname or not bucket:
-            raise FetchFailed(f"endpoint and bucket must be given (got {endpoint!r}, {bucket!r})")
-        self.name = f"{endpoint.rstrip('/')}/{bucket}"
-        self._host = url.netloc.rsplit("@", 1)[-1]
+            raise FetchFailed(f"endpoint and bucket must be given (got {self._host!r}, {bucket!r})")
+        self.name = f"{url.scheme}://{self._host}{url.path.rstrip('/')}/{bucket}"
         self._base = url.path.rstrip("/") + "/" + quote(bucket, safe="-_.~")
         region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or "us-east-1"
         key, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")

@@ -145,6 +145,14 @@ def _cpu(ask: Ask, model: Model) -> Sizing | Refusal:
     return _sizing(ask, model, one)
 
 
+def too_slow(ask: Ask, layout: Layout) -> Refusal | None:
+    """Return the refusal of an SLO that a layout cannot keep, or None."""
+    if ask.model is None or not layout.gpus:
+        return None
+    one = option(ask, ask.model, layout)
+    return None if _quick(ask, one) else _too_slow(ask, ask.model, [one])
+
+
 def _quick(ask: Ask, one: Option) -> bool:
     return all(slo is None or one.floor_s <= slo for slo in (ask.itl_p95_s, ask.ttft_p95_s))
 

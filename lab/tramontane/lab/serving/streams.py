@@ -1,8 +1,15 @@
 """Stream completions from whoever a Service's EndpointSlices name, as kube-proxy would choose.
 
-Each request is a connection of its own to one ready endpoint, chosen at random at that moment, and
-is never tried again: a refused connection, an error or a stream without its end is a dropped
-request. What an HTTP library would repair is what these tests look for.
+Each try is a connection of its own to one ready endpoint, chosen at random at that moment. A
+refused connection, an error, silence, or a stream without its end is a try that failed:
+
+| tries that failed | the request is |
+|---|---|
+| up to `retries` | asked again, whole, after 0.5 s, 1 s, 2 s and so on: *cut* |
+| one more | *dropped* |
+
+With no retries every cut request is a dropped one: what an HTTP library would repair is what tests
+look for. With some it is a client that does not give up when a machine dies under its stream.
 """
 
 import asyncio
@@ -12,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, Self
 
 import aiohttp
@@ -23,6 +31,7 @@ from tramontane.kube.resources import ENDPOINTSLICES
 _SERVICE = "kubernetes.io/service-name"
 _NOBODY_S = 60.0
 _STREAM_S = 120.0
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 8.0
 
 
 def addresses(slices: Any, service: str) -> list[str]:
@@ -41,16 +50,34 @@ def addresses(slices: Any, service: str) -> list[str]:
     return found
 
 
+def wait_s(tries: int) -> float:
+    """Return how long to wait after so many failed tries before the one that failed last."""
+    return min(_FIRST_WAIT_S * float(2**tries), _LONGEST_WAIT_S)
+
+
 @dataclass(slots=True)
 class Streams:
-    """Send streamed requests until told to stop, and count how they end."""
+    """Send streamed requests until told to stop, and count how they end.
+
+    Attributes:
+        at_once: requests that are under way at any time.
+        retries: how often a request is asked again whose try failed.
+        silence_s: time without a byte that is a failed try; None: the whole stream's limit.
+        done: requests that came to their end.
+        cut: failed tries after which the request was asked again, by what was seen.
+        dropped: requests that were given up, by what was seen last.
+        slowest_s: the longest that a request took, with all its tries.
+    """
 
     client: Client
     service: str
     model: str
     at_once: int = 16
     tokens: int = 8
+    retries: int = 0
+    silence_s: float | None = None
     done: int = 0
+    cut: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
     by_address: Counter[str] = field(default_factory=Counter)
     slowest_s: float = 0.0
@@ -65,7 +92,9 @@ class Streams:
         await self._slices.wait_synced()
         async with aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, force_close=True),
-            timeout=aiohttp.ClientTimeout(total=_STREAM_S),
+            timeout=aiohttp.ClientTimeout(
+                total=_STREAM_S, sock_connect=self.silence_s, sock_read=self.silence_s
+            ),
         ) as session:
             senders = [asyncio.create_task(self._send(session)) for _ in range(self.at_once)]
             try:
@@ -77,7 +106,11 @@ class Streams:
                 await asyncio.gather(watching, return_exceptions=True)
 
     async def until(self, holds: Callable[[Self], bool], within_s: float = 300.0) -> None:
-        """Wait until something holds of what was counted."""
+        """Wait until something holds of what was counted.
+
+        Raises:
+            TimeoutError: it did not within `within_s`.
+        """
         async with asyncio.timeout(within_s):
             while not holds(self):  # noqa: ASYNC110 - what changes is a plain number
                 await asyncio.sleep(0.05)
@@ -89,15 +122,23 @@ class Streams:
 
     async def _send(self, session: aiohttp.ClientSession) -> None:
         while not self._stop:
-            address = await self._somebody()
             began = time.monotonic()
-            why = await self._stream(session, address)
+            await self._ask(session)
             self.slowest_s = max(self.slowest_s, time.monotonic() - began)
-            if why:
-                self.dropped[why] += 1
-            else:
+
+    async def _ask(self, session: aiohttp.ClientSession) -> None:
+        """Bring one request to its end, or give it up."""
+        for tries in range(self.retries + 1):
+            address = await self._somebody()
+            why = await self._stream(session, address)
+            if not why:
                 self.done += 1
                 self.by_address[address] += 1
+                return
+            if tries < self.retries:
+                self.cut[why] += 1
+                await asyncio.sleep(wait_s(tries))
+        self.dropped[why] += 1
 
     async def _somebody(self) -> str:
         async with asyncio.timeout(_NOBODY_S):
@@ -115,8 +156,10 @@ class Streams:
         }
         try:
             url = f"http://{address}/v1/chat/completions"
-            async with session.post(url, json=body) as answer:
-                if answer.status != 200:
+            # As a client in the cluster says it: by that the operator knows whom to wake.
+            host = {"Host": f"{self.service}.default.svc:8000"}
+            async with session.post(url, json=body, headers=host) as answer:
+                if answer.status != HTTPStatus.OK:
                     return f"status {answer.status}"
                 text = await answer.text()
         except (aiohttp.ClientError, TimeoutError) as error:
