@@ -137,7 +137,9 @@ async def answers(pod: dict[str, Any], version: str) -> None:
         too_long = await said(client, "too long")
         assert too_long["status"] == 400
         assert "context" in json.dumps(too_long["body"])
-        assert 400 <= (await said(client, "no messages"))["status"] < 500
+        # llama-cpp-python takes a client's mistake for its own.
+        status = 400 if version == "0.5" else 500
+        assert (await said(client, "no messages"))["status"] == status
 
 
 async def serves(served: Served) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def _sources(place: RealModel) -> tuple[Path, Path]:
 
 def _compile(place: RealModel, source: Path) -> float:
     """Compile llama-server and the libraries of the bindings; return how long it took (s)."""
-    say("llama.cpp: 4 to 15 minutes on two cores")
+    say("llama.cpp: half an hour on two busy cores, once")
     began = time.monotonic()
     folder = place.folder / "build"
     code = source / "vendor" / "llama.cpp"

@@ -19,6 +19,7 @@ OPTIONS = (
     "-DCMAKE_CXX_FLAGS_RELEASE=-O1 -DNDEBUG",
     "-DCMAKE_BUILD_RPATH_USE_ORIGIN=ON",
     "-DGGML_CCACHE=OFF",
+    "-DGGML_NATIVE=OFF",  # a virtual machine's processor may not do all that its model can
     "-DLLAMA_BUILD_APP=OFF",
     "-DLLAMA_BUILD_COMMIT=unknown",
     "-DLLAMA_BUILD_EXAMPLES=OFF",
