@@ -122,6 +122,7 @@ def finish() -> None:
 
 
 def main() -> None:
+    parent = os.getppid()
     signal.signal(signal.SIGTERM, ended)
     ready = os.environ.get("STUB_READY", "")
     tell("start", argv=sys.argv[1:], ready=ready, master=os.environ.get("STUB_MASTER", ""))
@@ -131,12 +132,12 @@ def main() -> None:
     server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Page)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    parent = os.getppid()
     while os.getppid() == parent:  # an agent that a test kills leaves nothing behind
         code = order().get("die")
         if code is not None:
             os._exit(code)
         time.sleep(0.02)
+    os._exit(0)
 
 
 if __name__ == "__main__":
