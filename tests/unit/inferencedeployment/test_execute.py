@@ -7,7 +7,13 @@ from typing import Any
 from support.scripted import kubeconfig, scripted_server, status
 from tramontane.api.gang import Gang, GangSpec, Slot
 from tramontane.api.inferencestatus import InferenceDeploymentStatus
-from tramontane.controllers.inferencedeployment.actions import Claim, Create, Delete, Mark, Plan
+from tramontane.controllers.gangpods.actions import Delete
+from tramontane.controllers.inferencedeployment.actions import (
+    Claim,
+    Create,
+    Mark,
+    Plan,
+)
 from tramontane.controllers.inferencedeployment.assumed import Assumed
 from tramontane.controllers.inferencedeployment.execute import Executor
 from tramontane.controllers.inferencedeployment.world import World

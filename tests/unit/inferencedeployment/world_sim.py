@@ -20,7 +20,13 @@ from tramontane.api import clock
 from tramontane.api.blade import Blade
 from tramontane.api.gang import Gang, GangSpec
 from tramontane.api.inferencedeployment import InferenceDeployment
-from tramontane.controllers.inferencedeployment.actions import Claim, Create, Delete, Mark, Plan
+from tramontane.controllers.gangpods.actions import Delete
+from tramontane.controllers.inferencedeployment.actions import (
+    Claim,
+    Create,
+    Mark,
+    Plan,
+)
 from tramontane.controllers.inferencedeployment.load import Load
 from tramontane.controllers.inferencedeployment.plan import plan
 from tramontane.controllers.inferencedeployment.world import Revision, World

@@ -15,7 +15,8 @@ from tramontane.api import clock
 from tramontane.api.blade import Blade
 from tramontane.api.gang import Gang, GangSpec
 from tramontane.api.trainingjob import JobPhase, TrainingJobStatus
-from tramontane.controllers.trainingjob.actions import Delete, Plan
+from tramontane.controllers.gangpods.actions import Delete
+from tramontane.controllers.trainingjob.actions import Plan
 from tramontane.controllers.trainingjob.goodput import Cause, Ledger
 from tramontane.controllers.trainingjob.observe import World
 from tramontane.controllers.trainingjob.plan import plan

@@ -8,7 +8,8 @@ import pytest
 from tramontane.api import clock
 from tramontane.api.reasons import JobReason, PendingReason
 from tramontane.api.trainingjob import IncidentCause, JobPhase
-from tramontane.controllers.trainingjob.actions import Create, Delete, Plan, Raise
+from tramontane.controllers.gangpods.actions import Delete
+from tramontane.controllers.trainingjob.actions import Create, Plan, Raise
 from tramontane.controllers.trainingjob.plan import plan
 from tramontane.controllers.trainingjob.podwork import FENCE_GRACE_S
 from tramontane.controllers.trainingjob.progress import Marks

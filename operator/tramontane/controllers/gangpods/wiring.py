@@ -10,6 +10,7 @@ from tramontane.api.blade import Blade
 from tramontane.api.gang import Gang, GangPhase
 from tramontane.api.names import API_VERSION
 from tramontane.api.nodepool import NodePool
+from tramontane.controllers.gangpods.actions import Said
 from tramontane.kube.events import EventRecorder
 from tramontane.kube.informer import Informer
 from tramontane.kube.views import NodeView, PodView
@@ -40,17 +41,6 @@ class Written(Protocol):
 
     def seen(self, old: PodView | None, new: PodView | None) -> None: ...  # noqa: D102
     def gang_gone(self, name: str) -> None: ...  # noqa: D102
-
-
-class Said(Protocol):
-    """An Event to post."""
-
-    @property
-    def type_(self) -> str: ...  # noqa: D102 - named for what it holds
-    @property
-    def reason(self) -> str: ...  # noqa: D102 - named for what it holds
-    @property
-    def note(self) -> str: ...  # noqa: D102 - named for what it holds
 
 
 @dataclass(frozen=True, slots=True)

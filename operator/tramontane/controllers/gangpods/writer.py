@@ -7,6 +7,7 @@ becomes the owner's refusal, for people to read; anything else is raised, and th
 
 import asyncio
 import contextlib
+import hashlib
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeVar
@@ -36,7 +37,7 @@ class Writer:
         self._client = client
         self._now = now
         self._word = word
-        self._kept: dict[str, dict[str, str]] = {}  # by owner's uid: name of dependent → content
+        self._kept: dict[str, dict[str, str]] = {}  # by owner's uid: name of dependent → digest
 
     def forget(self, uid: str) -> None:
         """Drop what is remembered of an owner that is gone."""
@@ -110,7 +111,7 @@ class Writer:
         Returns whether it is the owner's, and as it should be.
         """
         kept = self._kept.setdefault(owner.metadata.uid or "", {})
-        content, name = json.dumps(body, sort_keys=True), body["metadata"]["name"]
+        content, name = _digest(body), body["metadata"]["name"]
         if kept.get(f"{resource.plural}/{name}") == content:
             return True
         try:
@@ -182,6 +183,11 @@ def owner_of(owner: Object) -> Raw:
         "controller": True,
         "blockOwnerDeletion": True,
     }
+
+
+def _digest(body: Raw) -> str:
+    """Name the content: a ConfigMap with the agents' files is 150 KB, and each owner has one."""
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
 def _is_ours(owner: Object, raw: Raw) -> bool:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from tramontane.api.gang import GangSpec
 from tramontane.api.inferencestatus import InferenceDeploymentStatus
+from tramontane.controllers.gangpods.actions import Delete, Said
 from tramontane.controllers.inferencedeployment.world import Revision
 from tramontane.kube.views import PodView
 
@@ -28,31 +29,12 @@ class Create:
 
 
 @dataclass(frozen=True, slots=True)
-class Delete:
-    """Delete a pod; `grace_s` None leaves the pod its own grace, 0 is by force."""
-
-    name: str
-    uid: str
-    grace_s: int | None
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
 class Mark:
     """Patch labels and annotations of a pod: whether it gets requests, who its peers are."""
 
     pod: PodView
     labels: dict[str, str] = field(default_factory=dict)
     annotations: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """An event for people, recorded once the status holds what it tells."""
-
-    type_: str
-    reason: str
-    note: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,8 @@ from tramontane.api.names import (
     LABEL_ROTATION,
     OUT_OF_ROTATION,
 )
-from tramontane.controllers.inferencedeployment.actions import Claim, Create, Delete, Mark
+from tramontane.controllers.gangpods.actions import Delete
+from tramontane.controllers.inferencedeployment.actions import Claim, Create, Mark
 from tramontane.controllers.inferencedeployment.adapters import Wanted
 from tramontane.controllers.inferencedeployment.case import Case
 from tramontane.controllers.inferencedeployment.fates import Fate, fate_of

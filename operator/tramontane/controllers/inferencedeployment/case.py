@@ -9,7 +9,7 @@ from tramontane.api import clock
 from tramontane.api.inferencedeployment import InferenceDeploymentSpec
 from tramontane.api.inferencestatus import ReplicaStatus
 from tramontane.api.nodepool import NodePool
-from tramontane.controllers.inferencedeployment.actions import Said
+from tramontane.controllers.gangpods.actions import Said
 from tramontane.controllers.inferencedeployment.recovery import Outcome
 from tramontane.controllers.inferencedeployment.replicas import Replica, State, ordinal_of
 from tramontane.controllers.inferencedeployment.world import World

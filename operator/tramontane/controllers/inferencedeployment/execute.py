@@ -11,9 +11,15 @@ from typing import Any
 from tramontane.api.gang import Gang
 from tramontane.api.inferencedeployment import InferenceDeployment
 from tramontane.api.inferencestatus import InferenceDeploymentStatus
+from tramontane.controllers.gangpods.actions import Delete
 from tramontane.controllers.gangpods.writer import IN_FLIGHT, Writer, each
 from tramontane.controllers.inferencedeployment import objects, revisions
-from tramontane.controllers.inferencedeployment.actions import Claim, Create, Delete, Mark, Plan
+from tramontane.controllers.inferencedeployment.actions import (
+    Claim,
+    Create,
+    Mark,
+    Plan,
+)
 from tramontane.controllers.inferencedeployment.assumed import Assumed
 from tramontane.controllers.inferencedeployment.pods import PodStamp
 from tramontane.controllers.inferencedeployment.world import Revision, World

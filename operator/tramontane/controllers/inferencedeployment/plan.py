@@ -25,8 +25,9 @@ from tramontane.api.inferencestatus import (
 )
 from tramontane.api.inferencestatus import Revision as RevisionStatus
 from tramontane.api.reasons import InferenceReason
+from tramontane.controllers.gangpods.actions import Said
 from tramontane.controllers.inferencedeployment import acts, adapters, provenance
-from tramontane.controllers.inferencedeployment.actions import Plan, Said
+from tramontane.controllers.inferencedeployment.actions import Plan
 from tramontane.controllers.inferencedeployment.case import Case
 from tramontane.controllers.inferencedeployment.converge import (
     WAITS_S,

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from tramontane.api import clock
 from tramontane.api.reasons import InferenceReason
-from tramontane.controllers.inferencedeployment.actions import Said
+from tramontane.controllers.gangpods.actions import Said
 from tramontane.controllers.inferencedeployment.case import Case, Successor
 from tramontane.controllers.inferencedeployment.fates import Fate, fate_of
 from tramontane.controllers.inferencedeployment.recovery import (

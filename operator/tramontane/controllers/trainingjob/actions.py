@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from tramontane.api.gang import GangSpec
 from tramontane.api.trainingjob import TrainingJobStatus
+from tramontane.controllers.gangpods.actions import Delete, Said
 from tramontane.kube.views import PodView
 
 
@@ -14,16 +15,6 @@ class Create:
 
     seat: int
     blade: str
-
-
-@dataclass(frozen=True, slots=True)
-class Delete:
-    """Delete a pod; `grace_s` None leaves the pod its own grace, 0 is by force."""
-
-    name: str
-    uid: str
-    grace_s: int | None
-    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +32,6 @@ class Drain:
     name: str
     uid: str
     attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """Post an Event about the job, after its status has been written."""
-
-    type_: str  # Normal or Warning
-    reason: str
-    note: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 from tramontane.api.reasons import JobReason
 from tramontane.api.trainingjob import JobIncident, JobPhase, RestartCounts
-from tramontane.controllers.trainingjob.actions import Plan, Said
+from tramontane.controllers.gangpods.actions import Said
+from tramontane.controllers.trainingjob.actions import Plan
 from tramontane.controllers.trainingjob.observe import World, seat_of
 from tramontane.controllers.trainingjob.seats import Ranks
 from tramontane.controllers.trainingjob.status import Findings, follow

@@ -9,9 +9,16 @@ from collections.abc import Callable
 from tramontane.api.gang import GangSpec
 from tramontane.api.names import ANNOTATION_DRAIN, ANNOTATION_EPOCH, ANNOTATION_PEERS
 from tramontane.api.trainingjob import TrainingJob, TrainingJobStatus
+from tramontane.controllers.gangpods.actions import Delete
 from tramontane.controllers.gangpods.writer import IN_FLIGHT, Writer, each
 from tramontane.controllers.trainingjob import lighthouse, render
-from tramontane.controllers.trainingjob.actions import Create, Delete, Drain, Life, Plan, Raise
+from tramontane.controllers.trainingjob.actions import (
+    Create,
+    Drain,
+    Life,
+    Plan,
+    Raise,
+)
 from tramontane.controllers.trainingjob.assumed import Assumed
 from tramontane.kube.client import Client
 from tramontane.kube.errors import Conflict, NotFound

@@ -3,8 +3,8 @@
 from tramontane.api import clock
 from tramontane.api.reasons import JobReason, PendingReason
 from tramontane.api.trainingjob import Handshake, JobPhase
+from tramontane.controllers.gangpods.actions import Said
 from tramontane.controllers.trainingjob import incidents as told
-from tramontane.controllers.trainingjob.actions import Said
 from tramontane.controllers.trainingjob.case import Case
 from tramontane.controllers.trainingjob.evidence import key_of
 from tramontane.controllers.trainingjob.seats import Seat, There, start_problem

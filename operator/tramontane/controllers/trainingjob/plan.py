@@ -28,8 +28,9 @@ from tramontane.api.gang import Gang, GangPhase, GangSpec
 from tramontane.api.nodepool import NodePool
 from tramontane.api.reasons import PendingReason
 from tramontane.api.trainingjob import HandshakeWhy, JobPhase
+from tramontane.controllers.gangpods.actions import Said
 from tramontane.controllers.trainingjob import ending, gangs, handshake, podwork, resize
-from tramontane.controllers.trainingjob.actions import Plan, Said
+from tramontane.controllers.trainingjob.actions import Plan
 from tramontane.controllers.trainingjob.durations import seconds
 from tramontane.controllers.trainingjob.observe import World, epoch_of, seat_of
 from tramontane.controllers.trainingjob.placed import plan_placed

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 from tramontane.api import clock
 from tramontane.api.trainingjob import IncidentCause, RestartPolicy
+from tramontane.controllers.gangpods.actions import Delete
 from tramontane.controllers.trainingjob import incidents as told
-from tramontane.controllers.trainingjob.actions import Create, Delete, Raise
+from tramontane.controllers.trainingjob.actions import Create, Raise
 from tramontane.controllers.trainingjob.case import Case
 from tramontane.controllers.trainingjob.losses import Loss, is_silent, loss_of
 from tramontane.controllers.trainingjob.observe import World, seat_of

@@ -13,8 +13,9 @@ from tramontane.api import clock
 from tramontane.api.gang import Gang
 from tramontane.api.nodepool import NodePool
 from tramontane.api.trainingjob import Growth, HandshakeWhy, JobPhase
+from tramontane.controllers.gangpods.actions import Said
 from tramontane.controllers.trainingjob import gangs
-from tramontane.controllers.trainingjob.actions import Plan, Said
+from tramontane.controllers.trainingjob.actions import Plan
 from tramontane.controllers.trainingjob.observe import World
 from tramontane.controllers.trainingjob.status import Findings, follow
 

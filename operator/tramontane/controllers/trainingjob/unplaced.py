@@ -7,9 +7,10 @@ or that its place was taken away. Pods that went while no operator looked count 
 from tramontane.api.gang import Gang, GangPhase, GangSpec
 from tramontane.api.reasons import PendingReason
 from tramontane.api.trainingjob import Handshake, HandshakeWhy, IncidentCause, JobPhase
+from tramontane.controllers.gangpods.actions import Said
 from tramontane.controllers.trainingjob import budgets, handshake, podwork
 from tramontane.controllers.trainingjob import incidents as told
-from tramontane.controllers.trainingjob.actions import Plan, Said
+from tramontane.controllers.trainingjob.actions import Plan
 from tramontane.controllers.trainingjob.incidents import News
 from tramontane.controllers.trainingjob.observe import World, epoch_of, seat_of
 from tramontane.controllers.trainingjob.seats import Ranks
