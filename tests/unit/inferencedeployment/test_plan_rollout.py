@@ -203,6 +203,7 @@ def test_a_revision_that_cannot_start_is_rejected_for_good() -> None:
     cluster.run(120)
     status = cluster.deployment.status
     assert (status.phase, status.ready) == ("RolledBack", "2/2")
+    assert status.reason == "EngineFailed"
     assert status.revisions[-1].verdict == "Rejected"
     assert "exit code 1" in (status.message or "")
     assert {one.type: one.status for one in status.conditions}["Stalled"] == "True"

@@ -192,8 +192,8 @@ def _reason(
     if given_up is not None:
         return given_up.entry.reason, f"replica {given_up.name}: {given_up.entry.why}"
     if phase is InferencePhase.ROLLED_BACK:
-        why = next((one.why for one in found.revisions if one.hash == found.hash), None)
-        return InferenceReason.SLO_BREACHED, f"revision {found.hash} was rejected: {why}"
+        why = next((one.why for one in found.revisions if one.hash == found.hash), None) or ""
+        return rejected_for(why), f"revision {found.hash} was rejected: {why}"
     if serving >= found.wanted and phase in _CALM:
         return None, ""
     return _failing(case) or _waiting(case) or (None, "")
@@ -222,6 +222,15 @@ def _waiting(case: Case) -> tuple[PendingReason | InferenceReason, str] | None:
         where = f"replica {one.name} waits for blades of pool {pool} since {since}"
         return reason, f"{where}: {told.message or told.reason}"
     return None
+
+
+def rejected_for(why: str) -> InferenceReason:
+    """Return the reason of a rejected revision, of which only its words are kept.
+
+    One that could not start names its own (`plan._failed`); any other was judged by its metrics.
+    """
+    named = (one for one in InferenceReason if f" {one}: " in why)
+    return next(named, InferenceReason.SLO_BREACHED)
 
 
 def reason_of(text: str) -> PendingReason | InferenceReason:
