@@ -20,6 +20,7 @@ from tramontane.api import clock
 from tramontane.api.blade import Blade
 from tramontane.api.gang import Gang, GangSpec
 from tramontane.api.inferencedeployment import InferenceDeployment
+from tramontane.api.trainingjob import TrainingJob
 from tramontane.controllers.gangpods.actions import Delete
 from tramontane.controllers.inferencedeployment.actions import (
     Claim,
@@ -79,6 +80,8 @@ class Cluster:
     nodes: dict[str, NodeView] = field(default_factory=dict)
     loads: dict[str, Load] = field(default_factory=dict)
     demand_at: float = 0.0
+    #: The TrainingJob that the spec's source names, where it names one.
+    job: TrainingJob | None = None
     #: Exit codes of pods that start, by (revision, blade); either may be "*".
     breaks: dict[tuple[str, str], int] = field(default_factory=dict)
     #: Least number of replicas in rotation, once all were that are wanted; None: not watched.
@@ -108,6 +111,11 @@ class Cluster:
         change(raw["spec"])
         raw["metadata"]["generation"] += 1
         self.deployment = InferenceDeployment.model_validate(raw)
+        self._dirty = True
+
+    def trains(self, job: TrainingJob) -> None:
+        """Let the job that the source names be as it is given."""
+        self.job = job
         self._dirty = True
 
     def die(self, pod: str, code: int = 137) -> None:
@@ -151,6 +159,7 @@ class Cluster:
             pools={"hall": a_pool()},
             loads=dict(self.loads),
             demand_at=self.demand_at,
+            job=self.job,
         )
 
     @property
