@@ -24,9 +24,11 @@ from tramontane.kube.client import Client, NotFound
 from tramontane.kube.resources import (
     CONFIGMAPS,
     CONTROLLERREVISIONS,
+    CRDS,
     DEPLOYMENTS,
     ENDPOINTSLICES,
     GANGS,
+    HTTPROUTES,
     INFERENCEDEPLOYMENTS,
     NETWORKPOLICIES,
     PODS,
@@ -303,6 +305,102 @@ async def test_the_edge_profile_is_a_deployment(plane: Plane) -> None:
         assert deployment["spec"]["strategy"]["type"] == "RollingUpdate"
         assert deployment["spec"]["template"]["spec"]["restartPolicy"] == "Always"
         assert await nothing(client, GANGS, CONTROLLERREVISIONS)
+
+
+def _route_crd() -> Raw:
+    """A stand-in for the Gateway API's HTTPRoute: of its schema, what a route of ours has."""
+    integer = {"type": "integer", "minimum": 0, "maximum": 1_000_000}
+    text = {"type": "string"}
+    backend = {
+        "type": "object",
+        "required": ["name"],
+        "properties": {"name": text, "port": integer, "weight": integer},
+    }
+    parent = {
+        "type": "object",
+        "required": ["name"],
+        "properties": {"group": text, "kind": text, "name": text, "port": integer},
+    }
+    rule = {
+        "type": "object",
+        "properties": {"backendRefs": {"type": "array", "items": backend}},
+    }
+    spec = {
+        "type": "object",
+        "properties": {
+            "parentRefs": {"type": "array", "items": parent},
+            "rules": {"type": "array", "items": rule},
+        },
+    }
+    schema = {"type": "object", "properties": {"spec": spec}}
+    version = {
+        "name": HTTPROUTES.version,
+        "served": True,
+        "storage": True,
+        "schema": {"openAPIV3Schema": schema},
+    }
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": f"{HTTPROUTES.plural}.{HTTPROUTES.group}",
+            "annotations": {"api-approved.kubernetes.io": "unapproved, for a test"},
+        },
+        "spec": {
+            "group": HTTPROUTES.group,
+            "scope": "Namespaced",
+            "names": {
+                "plural": HTTPROUTES.plural,
+                "singular": HTTPROUTES.kind.lower(),
+                "kind": HTTPROUTES.kind,
+            },
+            "versions": [version],
+        },
+    }
+
+
+@asynccontextmanager
+async def a_gateway(plane: Plane) -> AsyncIterator[None]:
+    """Let the API server know HTTPRoutes while the block lasts."""
+    body = _route_crd()
+    async with await plane.client() as client:
+
+        async def known() -> bool:
+            try:
+                await client.list_all(HTTPROUTES, NAMESPACE)
+            except NotFound:
+                return False
+            return True
+
+        await client.create(CRDS, body)
+        try:
+            await until(known)
+            yield
+        finally:
+            await client.delete(CRDS, body["metadata"]["name"])
+
+
+async def test_where_routes_are_known_a_route_gives_each_revision_its_part(plane: Plane) -> None:
+    rollout = {"steps": [{"weight": 20, "hold": "10m"}], "drainTimeout": "1s"}
+    async with a_gateway(plane), a_hall(plane) as client:
+        await client.create(INFERENCEDEPLOYMENTS, a_deployment(rollout=rollout))
+        status = await status_of(client, in_phase("Serving"), "Serving")
+        [old] = [one["hash"] for one in status["revisions"]]
+        change = {"spec": {"capacity": {"contextTokens": 16384}}}
+        await client.merge_patch(INFERENCEDEPLOYMENTS, NAME, change, NAMESPACE)
+        status = await status_of(client, lambda it: (it.get("rollout") or {}).get("since"), "held")
+        new = status["rollout"]["to"]
+        wanted = {f"{NAME}-{old}": 80, f"{NAME}-{new}": 20}
+
+        async def split() -> bool:
+            route = await client.get(HTTPROUTES, NAME, NAMESPACE)
+            [rule] = route["spec"]["rules"]
+            return {one["name"]: one["weight"] for one in rule["backendRefs"]} == wanted
+
+        await until(split)
+        for name, revision in ((f"{NAME}-{old}", old), (f"{NAME}-{new}", new)):
+            service = await client.get(SERVICES, name, NAMESPACE)
+            assert service["spec"]["selector"][LABEL_REVISION] == revision
 
 
 def test_the_crd_is_small() -> None:
