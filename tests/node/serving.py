@@ -89,6 +89,23 @@ class Served:
 
         await self.until(done, f"{replicas} replicas {phase}")
 
+    async def bind(self, node: str) -> None:
+        """Put the pod of profile Edge onto a node: the lab has no kube-scheduler."""
+
+        async def made() -> bool:
+            return len(await self.pods()) == 1
+
+        await until(made, "the Deployment's pod")
+        [pod] = await self.pods()
+        name = pod["metadata"]["name"]
+        body = {
+            "apiVersion": "v1",
+            "kind": "Binding",
+            "metadata": {"name": name, "namespace": NAMESPACE},
+            "target": {"apiVersion": "v1", "kind": "Node", "name": node},
+        }
+        await self.client.create(PODS, body, NAMESPACE, name=name, subresource="binding")
+
     def streams(self, **options: Any) -> Streams:
         return Streams(self.client, self.name, self.name, **options)
 

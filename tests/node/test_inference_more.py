@@ -288,5 +288,34 @@ async def kill_operator(tier: Tier) -> None:
     assert time.monotonic() - began < 10.0
 
 
+async def test_at_the_edge_a_broken_engine_comes_back_while_the_operator_is_away(
+    tier: Tier,
+) -> None:
+    async with serving(tier, "edge", profile="Edge") as served:
+        node = tier.nodes.names[0]
+        await served.bind(node)
+        await served.until(lambda it: it.get("phase") == "Serving", "Serving")
+        [before] = await served.pods()
+        tier.lab.processes.kill("operator", SIGKILL)
+        try:
+            await until(lambda: is_dead(tier), "the operator dead")
+            tier.nodes.signal(node, r"bin/vllm serve", SIGKILL)
+
+            async def restarted() -> bool:
+                [pod] = await served.pods()
+                [engine] = pod["status"]["containerStatuses"]
+                return bool(engine["restartCount"] >= 1 and engine["ready"])
+
+            await until(restarted, "the engine back")
+            async with served.streams(at_once=2).running() as streams:
+                await streams.until(lambda it: it.done >= 50)
+            assert not streams.dropped, streams.dropped
+            assert await is_dead(tier)
+        finally:
+            tier.lab.start_component("operator")
+        [after] = await served.pods()
+        assert after["metadata"]["uid"] == before["metadata"]["uid"]
+
+
 async def is_dead(tier: Tier) -> bool:
     return all(one.name != "operator" for one in tier.lab.processes.running())

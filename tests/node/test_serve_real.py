@@ -188,20 +188,5 @@ async def test_a_real_model_at_the_edge(tier: Tier) -> None:
     """No gang, no scheduler of ours: the lab has no kube-scheduler, so that the test is it."""
     edge = {**spec("0.5", CONFIG), "profile": "Edge"}
     async with serving(tier, "edge", REAL.model, **edge) as served:
-
-        async def made() -> bool:
-            return len(await served.pods()) == 1
-
-        await until(made, "the Deployment's pod")
-        [pod] = await served.pods()
-        target = {"apiVersion": "v1", "kind": "Node", "name": tier.nodes.names[0]}
-        body = {
-            "apiVersion": "v1",
-            "kind": "Binding",
-            "metadata": {"name": pod["metadata"]["name"], "namespace": NAMESPACE},
-            "target": target,
-        }
-        await served.client.create(
-            PODS, body, NAMESPACE, name=pod["metadata"]["name"], subresource="binding"
-        )
+        await served.bind(tier.nodes.names[0])
         await answers(await serves(served), "0.5")
