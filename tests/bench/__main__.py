@@ -20,6 +20,7 @@ from bench import (
     kill,
     placement,
     recovery,
+    series,
     simulator,
     start,
     waits,
@@ -39,6 +40,7 @@ BENCHES: dict[str, Callable[[], Coroutine[Any, Any, list[Budget]]]] = {
     "follower": follower.run,
     "foreign": foreign.run,
     "crowd": crowd.run,
+    "series": series.run,
     "waits": waits.run,
     "simulator": simulator.run,
 }

@@ -17,6 +17,7 @@ from tramontane.health.kmsg import KERNEL_LOG
 from tramontane.health.metrics import Metrics
 from tramontane.health.probe import BOOT_ID_FILE, ChildProbe
 from tramontane.kube.client import Client
+from tramontane.kube.metrics import Detail
 from tramontane.kube.process import Checks, ProcessOptions, StopEvent, process_options, run
 
 
@@ -116,6 +117,7 @@ def main(
 
     async def serve(stop: StopEvent) -> None:
         async with await Client.connect(user_agent="tramontane-agent", max_in_flight=4) as client:
+            metrics = Metrics(low=options.metrics_detail is Detail.LOW)
             agent = Agent(
                 node_name,
                 ChildProbe(
@@ -124,6 +126,7 @@ def main(
                     start_deadline_s=start_deadline_s,
                     library=nvml_library,
                     boot_id_file=boot_id_file,
+                    polled=metrics.polled,
                 ),
                 client,
                 host_probe=HostProbe(
@@ -132,10 +135,11 @@ def main(
                     proc=proc_root,
                     boot_id_file=boot_id_file,
                     interval_s=host_interval_s,
+                    looked=metrics.looked,
                 ),
                 namespace=options.namespace,
                 disabled=frozenset(disabled),
-                metrics=Metrics(),
+                metrics=metrics,
             )
             readiness.add("report", lambda: agent.reported)
             await agent.run(stop)

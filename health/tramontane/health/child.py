@@ -66,17 +66,21 @@ def serve(
     while not stop.is_set():
         began = time.monotonic()
         due = began + interval_s
+        took_s: float | None = None
         try:
             if not is_open:
                 device.open()
                 is_open = True
+            asked = time.monotonic()
             reading = device.read()
+            took_s = time.monotonic() - asked
             had_session = True
         except DeviceError as error:
             device.close()
             is_open = False
             reading = Reading(boot_id=boot_id(), session_error=str(error))
-        send(wire.BEAT if reading == last else wire.encode(Update(reading=reading)))
+        news = None if reading == last else reading
+        send(wire.encode(Update(reading=news, took_s=took_s)))
         last = reading
         of_yesterday = not is_open and (had_session or reading.session_error == _MISFIT)
         if of_yesterday and began - started >= renew_after_s:

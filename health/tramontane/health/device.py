@@ -209,6 +209,7 @@ class GpuReading:
     thermal_margin_c: int | Unsupported = NOT_READ
     thermal_limits: ThermalLimits | Unsupported = NOT_READ
     power_mw: int | Unsupported = NOT_READ
+    energy_mj: int | Unsupported = NOT_READ
     power_limit: PowerLimit | Unsupported = NOT_READ
     clock_reasons: int | Unsupported = NOT_READ
     utilization_pct: int | Unsupported = NOT_READ
@@ -319,13 +320,15 @@ class Unresponsive:
 class Update:
     """What a probe has that is new: a reading, events, or that there is no answer.
 
-    `host` comes from the host's probe, which asks no driver and so cannot hang with one.
+    `host` comes from the host's probe, which asks no driver and so cannot hang with one. `took_s`
+    is how long the driver took for a look that it answered, whether or not it showed anything new.
     """
 
     reading: Reading | None = None
     events: tuple[Event, ...] = ()
     unresponsive: Unresponsive | None = None
     host: "HostReading | None" = None
+    took_s: float | None = None
 
 
 class DeviceError(Exception):

@@ -79,6 +79,7 @@ HEALTHY: Mapping[str, Any] = MappingProxyType(
         "thermal_margin_c": 46,
         "thermal_limits": ThermalLimits(gpu_max_c=87, memory_max_c=95),
         "power_mw": 118_000,
+        "energy_mj": 0,
         "power_limit": PowerLimit(enforced_mw=700_000, default_mw=700_000),
         "clock_reasons": 0x1,
         "utilization_pct": 0,
@@ -191,6 +192,10 @@ class FakeDevice:
         gpus[gpu] = replace(gpus[gpu], **values)
         self._become(gpus=tuple(gpus))
 
+    def draw(self, seconds: float) -> None:
+        """Let every GPU draw its power for so long: the meters of those that answer go on."""
+        self._become(gpus=tuple(_metered(gpu, seconds) for gpu in self._reading.gpus))
+
     def xid(self, gpu: int, code: int) -> None:
         """Raise an XID, with the recovery action that the driver sets along with it."""
         event = Event(gpu, self._facts[gpu].uuid, XID_EVENT, code, self._clock())
@@ -255,6 +260,12 @@ class FakeDevice:
 
     def _boot_id(self) -> str:
         return str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{self.name}/boot/{self._boots}"))
+
+
+def _metered(gpu: GpuReading, seconds: float) -> GpuReading:
+    if isinstance(gpu.energy_mj, Unsupported) or isinstance(gpu.power_mw, Unsupported):
+        return gpu
+    return replace(gpu, energy_mj=gpu.energy_mj + round(gpu.power_mw * seconds))
 
 
 def _anew(gpu: GpuReading) -> dict[str, Any]:

@@ -34,6 +34,8 @@ class HostProbe:
         proc: root of procfs.
         interval_s: time between two looks at the host.
         deadline_s: how long a look may take before its values count as unknown.
+        looked: called with `host` after each look that was answered, and with `kmsg` while the
+            kernel log is followed, as often.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class HostProbe:
         interval_s: float = 5.0,
         deadline_s: float = 10.0,
         read: Callable[[Path, Path], HostReading] = host.read,
+        looked: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._log = KernelLog(kernel_log)
@@ -53,6 +56,7 @@ class HostProbe:
         self._boot_id_file = boot_id_file
         self._interval_s = interval_s
         self._deadline_s = deadline_s
+        self._looked = looked
         self._clock = clock
         self._looked_at = clock()
         self._look: asyncio.Future[HostReading] | None = None
@@ -107,6 +111,9 @@ class HostProbe:
             reading = self._look.result() if done else _hung()
             if done:
                 self._look = None
+                self._looked("host")
+            if not self._log.error:
+                self._looked("kmsg")
             reading = self._completed(reading)
             if reading != self._last:
                 self._last = reading

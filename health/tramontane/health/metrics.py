@@ -9,13 +9,14 @@ XIDs are counters by code, one per GPU: a gauge of the last one hides a 62 behin
 follows it (DCGM#235) and hides repeats (dcgm-exporter#500). NVML and the kernel log tell most of
 them both; the larger of the two counts is exported.
 
-The latest reading is kept as it is and turned into series when somebody asks for them.
+The latest reading is kept as it is and turned into series when somebody asks for them. At detail
+`low` a GPU has its power, its energy and what is wrong with it, and a port nothing.
 """
 
 import contextlib
 import time
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client import (
     GC_COLLECTOR,
@@ -27,7 +28,7 @@ from prometheus_client import (
     Histogram,
     disable_created_metrics,
 )
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from tramontane.api.blade import Report
@@ -40,8 +41,10 @@ from tramontane.kube import metrics as kube
 
 # The budget is 1 s from the event to the report.
 _LATENCIES = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 30.0)
+# A look at eight GPUs takes some 10 ms; of a driver that hangs the deadline is 5 s.
+_POLLS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 5.0)
 # An agent has no informers and no queues; durations are the API server's to export.
-_NOT_OURS = (
+NOT_OURS = (
     PROCESS_COLLECTOR,
     PLATFORM_COLLECTOR,
     GC_COLLECTOR,
@@ -55,6 +58,8 @@ _NOT_OURS = (
     kube.RECONCILE_SECONDS,
     kube.LEADER,
     kube.EVENTS_DROPPED,
+    kube.QUEUE_OLDEST,
+    kube.BUILD_INFO,  # agent_info says it
 )
 _OF_THE_PROCESS = frozenset({"process_resident_memory_bytes", "process_cpu_seconds"})
 
@@ -67,6 +72,7 @@ class Metrics(Collector):
             scrape has no room for.
         clock: wall clock (Unix seconds), as events have it.
         timer: clock for durations (s), which nobody sets.
+        low: whether to say little (`--metrics-detail low`).
     """
 
     def __init__(
@@ -74,8 +80,11 @@ class Metrics(Collector):
         registry: CollectorRegistry | None = None,
         clock: Callable[[], float] = time.time,
         timer: Callable[[], float] = time.monotonic,
+        *,
+        low: bool = False,
     ) -> None:
         self._clock = clock
+        self._low = low
         self._timer = timer
         self._started_at = clock()
         self._reading: Reading | None = None
@@ -88,6 +97,7 @@ class Metrics(Collector):
         self._switch_events: Tally[str] = Tally()
         self._event_at: float | None = None
         self._due_since: float | None = None
+        self._polled_at: dict[str, float] = {}
         self._open: frozenset[tuple[str, int | None]] = frozenset()
         if registry is None:
             registry = REGISTRY
@@ -103,7 +113,22 @@ class Metrics(Collector):
             buckets=_LATENCIES,
             registry=registry,
         )
+        self._polls = Histogram(
+            "tramontane_agent_poll_duration_seconds",
+            "Time that NVML took for one look at all GPUs.",
+            buckets=_POLLS,
+            registry=registry,
+        )
         registry.register(self)
+
+    def polled(self, seconds: float) -> None:
+        """Count a look that NVML has answered after so long."""
+        self._polls.observe(seconds)
+        self.looked("nvml")
+
+    def looked(self, source: str) -> None:
+        """Note that a source was read just now: nvml, host, kmsg."""
+        self._polled_at[source] = self._clock()
 
     def saw(self, update: Update) -> None:
         """Take over an update from a probe."""
@@ -150,35 +175,59 @@ class Metrics(Collector):
             self._due_since = None
 
     def describe(self) -> Iterable[Metric]:
-        """Return nothing: the registry need not read the blade to know our names."""
-        return ()
+        """Return all families without samples: names are ours before there is anything to say."""
+        yield from series.described()
+        yield from (Throttle().family(0.0), _xid_family({}), _switch_family(Tally()))
+        yield from series.of_agent(None, None, 0)
+        yield _poll_family({})
+        yield from _of_the_process()
 
     def collect(self) -> Iterator[Metric]:
         """Return everything that there is to say now. O(GPUs · series)."""
         if self._reading is not None:
-            yield from series.of_gpus(self._reading.gpus)
-        yield self._throttle.family(self._timer())
+            yield from series.of_gpus(self._reading.gpus, low=self._low)
+        if not self._low:
+            yield self._throttle.family(self._timer())
         yield self._xids()
         if self._switch_events:
             yield _switch_family(self._switch_events)
-        yield from series.of_host(self._host)
+        if not self._low:
+            yield from series.of_host(self._host)
         yield from series.of_agent(self._reading, self._report, self._strikes)
-        yield from (
-            family for family in PROCESS_COLLECTOR.collect() if family.name in _OF_THE_PROCESS
-        )
+        yield _poll_family(self._polled_at)
+        yield from _of_the_process()
 
     def _xids(self) -> Metric:
         most: dict[tuple[str, str], int] = {}
         for (_, gpu, xid), count in self._events.items():
             most[gpu, xid] = max(most.get((gpu, xid), 0), count)
-        family = CounterMetricFamily(
-            "tramontane_gpu_xid_errors",
-            "XIDs by code; gpu is empty where the line did not tell.",
-            labels=("gpu", "xid"),
-        )
-        for labels, count in sorted(most.items()):
-            family.add_metric(labels, count)
-        return family
+        return _xid_family(most)
+
+
+def _xid_family(counts: Mapping[tuple[str, str], int]) -> Metric:
+    family = CounterMetricFamily(
+        "tramontane_gpu_xid_errors",
+        "XIDs by code; gpu is empty where the line did not tell.",
+        labels=("gpu", "xid"),
+    )
+    for labels, count in sorted(counts.items()):
+        family.add_metric(labels, count)
+    return family
+
+
+def _poll_family(at: Mapping[str, float]) -> Metric:
+    family = GaugeMetricFamily(
+        "tramontane_agent_last_poll_timestamp_seconds",
+        "When NVML, the host and the kernel log last answered; Unix time.",
+        labels=("source",),
+    )
+    for source, when in sorted(at.items()):
+        family.add_metric((source,), when)
+    return family
+
+
+def _of_the_process() -> Iterator[Metric]:
+    return (family for family in PROCESS_COLLECTOR.collect() if family.name in _OF_THE_PROCESS)
 
 
 def _switch_family(counts: Tally[str]) -> Metric:
@@ -193,6 +242,6 @@ def _switch_family(counts: Tally[str]) -> Metric:
 def _make_room() -> None:
     """Take out of this process's registry what an agent's scrape has no room for."""
     disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
-    for collector in _NOT_OURS:
+    for collector in NOT_OURS:
         with contextlib.suppress(KeyError):  # it is out already
             REGISTRY.unregister(collector)

@@ -166,6 +166,11 @@ def _power(gpu: Target) -> int:
     return milliwatts
 
 
+def _energy(gpu: Target) -> int:
+    millijoules: int = pynvml.nvmlDeviceGetTotalEnergyConsumption(gpu.handle)
+    return millijoules
+
+
 def _power_limit(gpu: Target) -> PowerLimit:
     return PowerLimit(
         enforced_mw=pynvml.nvmlDeviceGetEnforcedPowerLimit(gpu.handle),
@@ -250,6 +255,7 @@ _OFTEN: Mapping[str, Callable[[Target], Any]] = MappingProxyType(
         "pcie_replays": nvml_links.pcie_replays,
         "memory_temperature_c": _memory_temperature,
         "thermal_margin_c": _thermal_margin,
+        "energy_mj": _energy,
         "processes": _processes,
         "memory_used_bytes": _memory_used,
     }

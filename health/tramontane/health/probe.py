@@ -60,6 +60,7 @@ class ChildProbe:
             whose driver does not stay loaded.
         library: path of the NVML library; None: what the linker finds.
         environment: variables of the child beside ours.
+        polled: called with how long NVML took for a look (s), after each that it answered.
         rng: jitter of the pauses between children.
     """
 
@@ -72,6 +73,7 @@ class ChildProbe:
         library: str | None = None,
         boot_id_file: Path = BOOT_ID_FILE,
         environment: dict[str, str] | None = None,
+        polled: Callable[[float], None] = lambda _: None,
         rng: Callable[[], float] = random.random,
     ) -> None:
         self._interval_s = interval_s
@@ -79,6 +81,7 @@ class ChildProbe:
         self._start_deadline_s = start_deadline_s
         self._boot_id_file = boot_id_file
         self._environment = {**os.environ, **(environment or {})}
+        self._polled = polled
         self._backoff = Backoff(_FIRST_PAUSE_S, _MAX_PAUSE_S, rng)
         self._command = self._command_line(library)
         self._process: asyncio.subprocess.Process | None = None
@@ -119,7 +122,9 @@ class ChildProbe:
                 continue
             update = wire.decode(line)
             self._spoke = True
-            if update.reading is not None or line == wire.BEAT:
+            if update.took_s is not None:
+                self._polled(update.took_s)
+            if update.reading is not None or not update.events:
                 self._strikes = 0
                 self._backoff.reset()
             if update.reading is not None or update.events:

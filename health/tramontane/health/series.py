@@ -34,6 +34,10 @@ class Series:
     labels: tuple[str, ...] = ()
     counter: bool = False
 
+    def family(self) -> CounterMetricFamily | GaugeMetricFamily:
+        """Return the family without samples."""
+        return _family(self.name, self.text, ("gpu", *self.labels), counter=self.counter)
+
 
 def _one(value: float | Unsupported | None, scale: float = 1) -> Samples:
     return () if value is None or isinstance(value, Unsupported) else (((), value * scale),)
@@ -51,7 +55,8 @@ def _ecc(errors: EccErrors | Unsupported) -> Samples:
 def _rows(rows: RemappedRows | Unsupported) -> Samples:
     if isinstance(rows, Unsupported):
         return ()
-    return (("correctable",), rows.corrected), (("uncorrectable",), rows.uncorrected)
+    counts = ("correctable", rows.corrected), ("uncorrectable", rows.uncorrected)
+    return tuple(((cause,), count) for cause, count in counts if count)
 
 
 def _info(gpu: GpuReading) -> Samples:
@@ -84,6 +89,12 @@ GPU_SERIES = (
         "gpu_power_watts", "Power that the GPU draws.", lambda gpu: _one(gpu.power_mw, scale=1e-3)
     ),
     Series(
+        "gpu_energy_joules_total",
+        "Energy that the GPU has drawn since its driver was loaded.",
+        lambda gpu: _one(gpu.energy_mj, scale=1e-3),
+        counter=True,
+    ),
+    Series(
         "gpu_ecc_errors_total",
         "Memory errors over the GPU's life.",
         lambda gpu: _ecc(gpu.ecc_errors),
@@ -92,7 +103,7 @@ GPU_SERIES = (
     ),
     Series(
         "gpu_remapped_rows",
-        "Memory rows that spare ones replace, by cause.",
+        "Memory rows that spare ones replace, by cause; where there are any.",
         lambda gpu: _rows(gpu.remapped_rows),
         ("cause",),
     ),
@@ -110,11 +121,23 @@ GPU_SERIES = (
 )
 
 
-def of_gpus(gpus: Iterable[GpuReading]) -> Iterator[Metric]:
-    """Return the families of GPU_SERIES that have a sample."""
+# What remains at the lowest detail: what a blade draws adds up to what a hall does.
+_ALWAYS = frozenset({"gpu_power_watts", "gpu_energy_joules_total"})
+
+
+def described() -> Iterator[Metric]:
+    """Return the families of GPUs and ports without samples."""
+    yield from (row.family() for row in GPU_SERIES)
+    yield from (_ports_active(), _port_downs())
+
+
+def of_gpus(gpus: Iterable[GpuReading], *, low: bool = False) -> Iterator[Metric]:
+    """Return the families of GPU_SERIES that have a sample; `low`: power and energy alone."""
     gpus = tuple(gpus)
     for row in GPU_SERIES:
-        family = _family(row.name, row.text, ("gpu", *row.labels), counter=row.counter)
+        if low and row.name not in _ALWAYS:
+            continue
+        family = row.family()
         for gpu in gpus:
             for labels, value in row.read(gpu):
                 family.add_metric((str(gpu.index), *labels), value)
@@ -127,12 +150,7 @@ def of_host(host: HostReading | None) -> Iterator[Metric]:
     ports = () if host is None or isinstance(host.ports, Unsupported) else host.ports
     if not ports:
         return
-    active = _family(
-        "network_port_active", "1 while the InfiniBand or RoCE port is up, else 0.", ("port",)
-    )
-    downs = _family(
-        "network_port_downs_total", "Times that the port's link went down.", ("port",), counter=True
-    )
+    active, downs = _ports_active(), _port_downs()
     for port in ports:
         active.add_metric((port.name,), float(port.active))
         for value in _downs(port):
@@ -140,6 +158,16 @@ def of_host(host: HostReading | None) -> Iterator[Metric]:
     yield active
     if downs.samples:
         yield downs
+
+
+def _ports_active() -> CounterMetricFamily | GaugeMetricFamily:
+    text = "1 while the InfiniBand or RoCE port is up, else 0."
+    return _family("network_port_active", text, ("port",))
+
+
+def _port_downs() -> CounterMetricFamily | GaugeMetricFamily:
+    text = "Times that the port's link went down."
+    return _family("network_port_downs_total", text, ("port",), counter=True)
 
 
 def _downs(port: Port) -> Iterable[int]:

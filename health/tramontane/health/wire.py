@@ -1,7 +1,7 @@
 """Turn updates into JSON lines and back: what the child process says to the agent.
 
-One line per update; an empty object is a beat: alive, nothing new. How a value is written follows
-from its type hint in device.py, so a new field needs no change here:
+One line per update; one with neither reading nor events is a beat: alive, nothing new. How a
+value is written follows from its type hint in device.py, so a new field needs no change here:
 
 | hint                              | written as                          |
 |-----------------------------------|-------------------------------------|
@@ -27,7 +27,6 @@ from tramontane.health import device
 from tramontane.health.device import Event, Reading, Unsupported, Update
 from tramontane.health.host import HostReading
 
-BEAT = b"{}\n"
 _UNSUPPORTED = "unsupported"
 _PLAIN = (bool, int, float, str, Any)
 
@@ -35,8 +34,10 @@ Convert = Callable[[Any], Any]
 
 
 def encode(update: Update) -> bytes:
-    """Return one line for a reading or events; the child never says that it is unresponsive."""
+    """Return one line for a reading, events or neither; a child never says that it hangs."""
     body: dict[str, Any] = {}
+    if update.took_s is not None:
+        body["took"] = round(update.took_s, 6)
     if update.reading is not None:
         body["reading"] = _writer(Reading)(update.reading)
     if update.events:
@@ -58,6 +59,7 @@ def decode(line: bytes) -> Update:
         return Update(
             reading=None if reading is None else _reader(Reading)(reading),
             events=tuple(read(event) for event in body.get("events", ())),
+            took_s=body.get("took"),
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"probe: a line must be an update (got {line[:80]!r})") from error

@@ -24,6 +24,7 @@ class ConditionType(StrEnum):
     BUDGET_EXHAUSTED = "BudgetExhausted"
     BREAKER_OPEN = "BreakerOpen"
     TOO_FEW_SPARES = "TooFewSpares"
+    DRY_RUN = "DryRun"
     ADMITTED = "Admitted"
     GANG_READY = "GangReady"
     COMPLETE = "Complete"

@@ -691,7 +691,7 @@ class NodePoolStatus(Model):
         Conditions,
         about(
             "Findings by type: Ready, Reconciling, Stalled, BudgetExhausted, BreakerOpen, "
-            "TooFewSpares.",
+            "TooFewSpares, DryRun.",
             example=[{"type": "Ready", "status": "True", "reason": "Ready"}],
             list_type="map",
             keys=("type",),

@@ -16,13 +16,18 @@ from collections.abc import Coroutine, Mapping
 from functools import partial
 from typing import Any, cast
 
+from prometheus_client import REGISTRY, CollectorRegistry
+
 from tramontane.api.names import LEASE_OPERATOR, MANAGER_OPERATOR
 from tramontane.controllers import inferencedeployment as serving
 from tramontane.controllers import informers as caches
 from tramontane.controllers import shell
 from tramontane.controllers.inferencedeployment import InferenceDeploymentController
+from tramontane.controllers.inferencedeployment.metrics import SERVED
+from tramontane.controllers.nodepool.metrics import BLADES as BLADE_METRICS
 from tramontane.controllers.nodepool.reconcile import NodePoolController
 from tramontane.controllers.trainingjob import TrainingJobController
+from tramontane.controllers.trainingjob.metrics import JOBS
 from tramontane.kube.client import ApiError, Client, NotFound, Unreachable
 from tramontane.kube.events import EventRecorder
 from tramontane.kube.lease import LeaderElector
@@ -44,6 +49,8 @@ ENV_IMAGE = "TRAMONTANE_IMAGE"
 ENV_ADDRESS = "POD_IP"
 # The port there, where it is not the usual one; 0 takes a free one.
 ENV_ACTIVATOR_PORT = "TRAMONTANE_ACTIVATOR_PORT"
+#: What the lowest detail does without.
+PER_OBJECT = (BLADE_METRICS, JOBS, SERVED)
 _LOOK_AGAIN_S = 2.0
 _SAY_AGAIN_S = 30.0
 
@@ -57,8 +64,16 @@ def serving_config(environ: Mapping[str, str]) -> serving.Config:
     )
 
 
-async def serve(options: ProcessOptions, readiness: Checks, stop: StopEvent) -> None:
-    """Be one replica of the operator until `stop` is set.
+def say_little(registry: CollectorRegistry = REGISTRY) -> None:
+    """Export nothing per blade, job or deployment."""
+    for collector in PER_OBJECT:
+        registry.unregister(collector)
+
+
+async def serve(
+    options: ProcessOptions, readiness: Checks, stop: StopEvent, *, dry_run: bool = False
+) -> None:
+    """Be one replica of the operator until `stop` is set; `dry_run`: take no blade out.
 
     Raises:
         LeadershipLost: another replica may lead by now.
@@ -69,13 +84,20 @@ async def serve(options: ProcessOptions, readiness: Checks, stop: StopEvent) -> 
         if not await _unless(stop, wait_for_kinds(client)):
             return
         installed.set()
-        await Replica(client, options, readiness).run(stop)
+        await Replica(client, options, readiness, dry_run=dry_run).run(stop)
 
 
 class Replica:
     """One replica, from its caches on."""
 
-    def __init__(self, client: Client, options: ProcessOptions, readiness: Checks) -> None:
+    def __init__(
+        self,
+        client: Client,
+        options: ProcessOptions,
+        readiness: Checks,
+        *,
+        dry_run: bool = False,
+    ) -> None:
         self._client = client
         self._informers = caches.connect(client, options.namespace)
         self._recorder = EventRecorder(client, "tramontane.dev/operator", options.identity)
@@ -86,6 +108,7 @@ class Replica:
             self._recorder,
             options.namespace,
             image=os.environ.get(ENV_IMAGE, ""),
+            dry_run=dry_run,
         )
         # Our Nodes are NodeViews and more; that is safe, but Informer is invariant.
         shared = cast("Any", self._informers)

@@ -63,6 +63,7 @@ __all__ = [
 _JSON_PATCH = "application/json-patch+json"
 _MERGE_PATCH = "application/merge-patch+json"
 _APPLY_PATCH = "application/apply-patch+yaml"
+_METADATA = f"application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,{JSON}"
 _METHODS = {
     "get": "GET",
     "list": "GET",
@@ -92,13 +93,14 @@ class Client:
         cls,
         kubeconfig: str | os.PathLike[str] | None = None,
         *,
+        context: str | None = None,
         max_in_flight: int = 32,
         user_agent: str = "tramontane",
         timeout_s: float = 30.0,
     ) -> Self:
         """Return a client: of `kubeconfig` if given, else in-cluster, else the user's kubeconfig.
 
-        It makes no request yet.
+        `context` is one of the kubeconfig's, instead of its current one. It makes no request yet.
 
         Raises:
             InvalidValue: there is no usable configuration.
@@ -106,7 +108,7 @@ class Client:
         # The pool has no bound of its own: requests have theirs, and a log that is followed for
         # each job must keep none of them waiting for a connection.
         keep_tls_buffers_small()
-        connection = await connect(kubeconfig, _UNBOUNDED)
+        connection = await connect(kubeconfig, _UNBOUNDED, context)
         transport = Transport(connection, user_agent, timeout_s=timeout_s)
         return cls(transport, max_in_flight=max_in_flight)
 
@@ -152,8 +154,11 @@ class Client:
         field_selector: str | None = None,
         limit: int = 500,
         continue_: str | None = None,
+        metadata_only: bool = False,
     ) -> dict[str, Any]:
         """Return one page of a list; `metadata.continue` is what to ask for next.
+
+        With `metadata_only` the server leaves spec and status out.
 
         Raises:
             Gone: the continue token is too old: begin the list again.
@@ -162,7 +167,8 @@ class Client:
         params["limit"] = str(limit)
         if continue_:
             params["continue"] = continue_
-        return await self._call("list", _At(resource, namespace), params=params)
+        accept = _METADATA if metadata_only else JSON
+        return await self._call("list", _At(resource, namespace), params=params, accept=accept)
 
     async def list_all(
         self,
@@ -172,6 +178,7 @@ class Client:
         label_selector: str | None = None,
         field_selector: str | None = None,
         limit: int = 500,
+        metadata_only: bool = False,
     ) -> list[dict[str, Any]]:
         """Return all objects, each with apiVersion and kind. For few objects: it holds them all.
 
@@ -189,6 +196,7 @@ class Client:
                         field_selector=field_selector,
                         limit=limit,
                         continue_=continue_,
+                        metadata_only=metadata_only,
                     )
                     for item in page.get("items") or ():
                         # Items of a list come without them.
@@ -379,6 +387,7 @@ class Client:
         params: Mapping[str, str] | None = None,
         body: Any = None,
         content_type: str = JSON,
+        accept: str = JSON,
         shown: str | None = None,
     ) -> dict[str, Any]:
         request = Request(
@@ -390,6 +399,7 @@ class Client:
             params,
             None if body is None else json.dumps(body, separators=(",", ":")).encode(),
             content_type,
+            accept,
         )
         async with self._lease_slots if at.resource is LEASES else self._slots:
             raw = await self._transport.send(request)

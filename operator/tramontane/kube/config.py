@@ -82,8 +82,12 @@ class Connection:
         await self.session.close()
 
 
-async def connect(kubeconfig: str | os.PathLike[str] | None, connections: int) -> Connection:
+async def connect(
+    kubeconfig: str | os.PathLike[str] | None, connections: int, context: str | None = None
+) -> Connection:
     """Return a connection: `kubeconfig` if given, else in-cluster, else the user's kubeconfig.
+
+    Only a kubeconfig has contexts: one that is named leads past the service account.
 
     Raises:
         InvalidValue: there is no usable configuration.
@@ -111,13 +115,16 @@ async def connect(kubeconfig: str | os.PathLike[str] | None, connections: int) -
     configuration.disable_strict_ssl_verification = True
     loader = None
     try:
-        if kubeconfig is None and os.environ.get(_SERVICE_HOST):
+        if kubeconfig is None and context is None and os.environ.get(_SERVICE_HOST):
             source = "service account"
             load_incluster_config(client_configuration=configuration)
         else:
             source = str(kubeconfig or os.environ.get("KUBECONFIG") or _default_kubeconfig())
             loader = await load_kube_config(
-                config_file=source, client_configuration=configuration, persist_config=False
+                config_file=source,
+                context=context,
+                client_configuration=configuration,
+                persist_config=False,
             )
         session = RESTClientObject(configuration)._create_pool_manager()  # noqa: SLF001 - its factory method
     except (ConfigException, OSError, ValueError, yaml.YAMLError) as error:

@@ -106,6 +106,7 @@ class Informer(Generic[T]):
 
     async def run(self) -> None:
         """Follow the API server until cancelled."""
+        metrics.begin_informer(self._resource.plural)
         cause = "start"
         while True:
             try:

@@ -25,11 +25,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    disable_created_metrics,
+    generate_latest,
+)
 
 from tramontane.api.names import SYSTEM_NAMESPACE
 from tramontane.kube.errors import LeadershipLost
+from tramontane.kube.gcpause import gc_paused
 from tramontane.kube.logs import set_up_logging
+from tramontane.kube.metrics import Detail
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +56,7 @@ class ProcessOptions:
     Attributes:
         metrics_port: of /healthz, /readyz and /metrics; 0 turns them off.
         metrics_bind: the address they are served on.
+        metrics_detail: how much is exported; what that means the component decides.
         identity: of this process in Leases; unique.
     """
 
@@ -56,6 +65,7 @@ class ProcessOptions:
     metrics_bind: str = "127.0.0.1"
     identity: str = ""
     log_level: str = "info"
+    metrics_detail: Detail = Detail.NORMAL
 
 
 class Checks:
@@ -92,6 +102,13 @@ def process_options(command: Callable[..., Any]) -> Callable[..., Any]:
         default="",
         help="Unique name of this process [default: host and a random part].",
     )
+    @click.option(
+        "--metrics-detail",
+        default=Detail.NORMAL.value,
+        show_default=True,
+        type=click.Choice([one.value for one in Detail]),
+        help="How much is exported: low has nothing per blade, job or deployment.",
+    )
     @click.option("--log-level", default="info", show_default=True,
                   type=click.Choice(["debug", "info", "warning", "error"]))  # fmt: skip
     @functools.wraps(command)
@@ -102,10 +119,16 @@ def process_options(command: Callable[..., Any]) -> Callable[..., Any]:
         metrics_bind: str,
         identity: str,
         log_level: str,
+        metrics_detail: str,
         **kwargs: Any,
     ) -> Any:
         options = ProcessOptions(
-            namespace, metrics_port, metrics_bind, identity or unique_identity(), log_level
+            namespace,
+            metrics_port,
+            metrics_bind,
+            identity or unique_identity(),
+            log_level,
+            Detail(metrics_detail),
         )
         return command(*args, options=options, **kwargs)
 
@@ -123,8 +146,12 @@ def run(
     readiness: Checks | None = None,
     *,
     grace_s: float = _GRACE_S,
+    large_scrapes: bool = False,
 ) -> None:
     """Run `main` until it returns; it shall return soon after the stop event is set.
+
+    With `large_scrapes` metrics are written in a thread: 100,000 series take most of a second, in
+    which the loop must go on. Collectors are then called beside it, and copy what they read.
 
     Raises:
         SystemExit: with 1 if `main` failed, with 3 if it lost its Lease.
@@ -135,7 +162,7 @@ def run(
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     set_up_logging(options.log_level)
     try:
-        asyncio.run(_serve(main, options, readiness or Checks(), grace_s))
+        asyncio.run(_serve(main, options, readiness or Checks(), grace_s, large_scrapes))
     except Exception as error:
         if lost := _find(error, LeadershipLost):
             log.error("leadership lost error=%r", str(lost))  # noqa: TRY400 - no fault of the code
@@ -149,6 +176,7 @@ async def _serve(
     options: ProcessOptions,
     readiness: Checks,
     grace_s: float,
+    large_scrapes: bool,
 ) -> None:
     stop = StopEvent()
     loop = asyncio.get_running_loop()
@@ -159,7 +187,7 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     try:
-        async with _http(options, readiness):
+        async with _http(options, readiness, large_scrapes):
             working = asyncio.create_task(work(), name="main")
             stopping = asyncio.create_task(stop.wait(), name="stop")
             await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -178,12 +206,17 @@ async def _serve(
 
 
 @asynccontextmanager
-async def _http(options: ProcessOptions, readiness: Checks) -> AsyncIterator[None]:
+async def _http(
+    options: ProcessOptions, readiness: Checks, large_scrapes: bool
+) -> AsyncIterator[None]:
     """Serve /healthz, /readyz and /metrics while the block runs, if a port is given."""
     if not options.metrics_port:
         yield
         return
     from aiohttp import web  # noqa: PLC0415 - a process without a port does not pay for it
+
+    # When a series was made tells Prometheus nothing that it asks for, and is one more of each.
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
 
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -194,7 +227,8 @@ async def _http(options: ProcessOptions, readiness: Checks) -> AsyncIterator[Non
         return web.Response(status=503 if failing else 200, text=text)
 
     async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        body = await asyncio.to_thread(scrape) if large_scrapes else scrape()
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     app = web.Application()
     app.add_routes(
@@ -208,6 +242,13 @@ async def _http(options: ProcessOptions, readiness: Checks) -> AsyncIterator[Non
         yield
     finally:
         await runner.cleanup()
+
+
+def scrape(registry: CollectorRegistry = REGISTRY) -> bytes:
+    """Return what there is to export, as Prometheus reads it."""
+    # Each sample is a handful of objects that are gone when it is written: nothing to collect.
+    with gc_paused():
+        return generate_latest(registry)
 
 
 def _find(error: BaseException, kind: type[BaseException]) -> BaseException | None:

@@ -32,19 +32,28 @@ class WorkQueue(Generic[K]):
         name: the label in metrics and logs.
     """
 
-    def __init__(self, base_s: float = 0.05, max_s: float = 60, name: str = "default") -> None:
+    def __init__(
+        self,
+        base_s: float = 0.05,
+        max_s: float = 60,
+        name: str = "default",
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.base_s = base_s
         self.max_s = max_s
         self.name = name
+        self._monotonic = monotonic
         # (0 if urgent else 1, order, key); a key that becomes urgent is in it twice.
         self._ready: asyncio.PriorityQueue[tuple[int, int, K]] = asyncio.PriorityQueue()
         self._order = itertools.count()
         self._urgent: set[K] = set()
-        self._wanted: set[K] = set()  # in _ready, or to be put there when its worker is done
+        # In _ready, or to be put there when its worker is done; since when (monotonic).
+        self._wanted: dict[K, float] = {}
         self._working: set[K] = set()
         self._timers: dict[K, asyncio.TimerHandle] = {}
         self._failures: dict[K, int] = {}
         self._depth = metrics.QUEUE_DEPTH.labels(name)
+        metrics.QUEUE_OLDEST.add(self)
 
     def __len__(self) -> int:
         """Return how many keys wait for a worker."""
@@ -55,11 +64,16 @@ class WorkQueue(Generic[K]):
         """Return whether no key waits for a worker or has one; delayed keys do not count."""
         return not self._wanted and not self._working
 
+    def oldest_s(self) -> float:
+        """Return for how long the key has waited that has waited longest; 0 where none does."""
+        since = min(list(self._wanted.values()), default=float("inf"))
+        return max(0.0, self._monotonic() - since)
+
     def add(self, key: K, *, urgent: bool = False) -> None:
         """Have `key` reconciled soon: once, however often it is added before that."""
         if key in self._wanted and (not urgent or key in self._urgent):
             return
-        self._wanted.add(key)
+        self._wanted.setdefault(key, self._monotonic())
         if urgent:
             self._urgent.add(key)
         if key not in self._working:
@@ -103,7 +117,7 @@ class WorkQueue(Generic[K]):
             _, _, key = await self._ready.get()
             if key in self._working or key not in self._wanted:
                 continue  # it was in the queue twice
-            self._wanted.discard(key)
+            del self._wanted[key]
             self._urgent.discard(key)
             self._working.add(key)
             self._depth.set(len(self._wanted))

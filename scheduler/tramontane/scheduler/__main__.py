@@ -13,6 +13,7 @@ import click
 from tramontane.api.names import LEASE_SCHEDULER
 from tramontane.kube.client import Client
 from tramontane.kube.lease import LeaderElector
+from tramontane.kube.metrics import announce
 from tramontane.kube.process import Checks, ProcessOptions, StopEvent, process_options, run
 from tramontane.scheduler.cycle import Cycle
 from tramontane.scheduler.world import World
@@ -52,6 +53,7 @@ async def serve(options: ProcessOptions, readiness: Checks, stop: StopEvent) -> 
 def main(options: ProcessOptions) -> None:
     """Place gangs on blades, and keep their seats."""
     readiness = Checks()
+    announce("scheduler")
     run(partial(serve, options, readiness), options, readiness)
 
 

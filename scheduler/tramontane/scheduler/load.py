@@ -1,5 +1,6 @@
 """How a pool is used after a pass, for its metrics: pure, computed when somebody asks."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -8,7 +9,8 @@ import numpy as np
 from tramontane.scheduler.fleet import Pool
 from tramontane.scheduler.gangs import PENDING, GangRecord
 from tramontane.scheduler.outcome import Pass
-from tramontane.scheduler.records import GPU
+from tramontane.scheduler.records import GPU, TenantRecord
+from tramontane.scheduler.sharing import gpus_of_seats
 from tramontane.scheduler.snapshot import Snapshot
 from tramontane.scheduler.topology import POOL_LEVEL, BoolArray
 
@@ -21,7 +23,9 @@ class Load:
 
     `gpus` is by use: out of service, allocated, held as spares, free. `placeable` is by domain of
     the widest level how many wholly free blades it has: the largest gang it could take now.
-    `fragmented` is the share of free GPUs on blades that are partly in use.
+    `fragmented` is the share of free GPUs on blades that are partly in use. `tenants` are by name
+    the GPUs used, guaranteed, and at most, where there is a limit. `waiting_since_s` is since when
+    the gang waits that has waited longest (Unix seconds); None where none does.
     """
 
     pool: str
@@ -31,6 +35,8 @@ class Load:
     largest_waiting: int
     reservations: int
     oddities: int
+    tenants: Mapping[str, Mapping[str, int]]
+    waiting_since_s: float | None
 
 
 def loads(done: Pass, gangs: Mapping[str, GangRecord]) -> Iterator[Load]:
@@ -38,9 +44,14 @@ def loads(done: Pass, gangs: Mapping[str, GangRecord]) -> Iterator[Load]:
     if done.snapshot is None:
         return
     waiting: dict[str, list[str]] = {}
+    used: Counter[tuple[str, str]] = Counter()
     for key, outcome in done.outcomes.items():
+        gang = gangs[key]
         if outcome.phase == PENDING:
-            waiting.setdefault(gangs[key].pool, []).append(key)
+            waiting.setdefault(gang.pool, []).append(key)
+        if outcome.placement is not None and gang.slots:
+            gpus = gpus_of_seats(gang, len(outcome.placement.seats))
+            used[gang.pool, gang.tenant] += gpus
     for pool in done.snapshot.fleet.pools.values():
         keys = waiting.get(pool.name, ())
         seats = (
@@ -53,10 +64,33 @@ def loads(done: Pass, gangs: Mapping[str, GangRecord]) -> Iterator[Load]:
             pool,
             largest_waiting=max(seats, default=0),
             reservations=sum(done.outcomes[key].reserved_s is not None for key in keys),
+            tenants={
+                tenant.name: _share(tenant, used[pool.name, tenant.name])
+                for tenant in pool.record.tenants
+            },
+            waiting_since_s=min((_since_s(gangs[key]) for key in keys), default=None),
         )
 
 
-def _load(snapshot: Snapshot, pool: Pool, *, largest_waiting: int, reservations: int) -> Load:
+def _share(tenant: TenantRecord, used: int) -> dict[str, int]:
+    limit = {} if tenant.most is None else {"maximum": tenant.most}
+    return {"used": used, "guaranteed": tenant.guaranteed, **limit}
+
+
+def _since_s(gang: GangRecord) -> float:
+    since = gang.waiting_since_s()
+    return gang.created_s if since is None else since
+
+
+def _load(
+    snapshot: Snapshot,
+    pool: Pool,
+    *,
+    largest_waiting: int,
+    reservations: int,
+    tenants: Mapping[str, Mapping[str, int]],
+    waiting_since_s: float | None,
+) -> Load:
     fleet, rows, topology = snapshot.fleet, pool.rows, pool.topology
     serves, held = fleet.in_service[rows], snapshot.held[rows]
     none = np.zeros(len(fleet.names), dtype=np.int64)
@@ -84,4 +118,6 @@ def _load(snapshot: Snapshot, pool: Pool, *, largest_waiting: int, reservations:
         largest_waiting=largest_waiting,
         reservations=reservations,
         oddities=len(pool.oddities),
+        tenants=tenants,
+        waiting_since_s=waiting_since_s,
     )

@@ -1,14 +1,15 @@
 """Count what the scheduler decides and how long it takes."""
 
+import time
 from collections import Counter as Tally
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from tramontane.api.reasons import PendingReason
-from tramontane.scheduler.gangs import GangRecord
+from tramontane.scheduler.gangs import INACTIVE, GangRecord
 from tramontane.scheduler.load import loads
 from tramontane.scheduler.outcome import Pass
 
@@ -52,10 +53,24 @@ ASSUMED = Gauge(
 )
 
 
+# What happens seldom is there as 0 before: a series that begins at 1 has not grown, for Prometheus.
+for _reason in ("", *PendingReason):
+    WAIT_SECONDS.labels(_reason)
+for _to in ("spare", "free"):
+    MOVED.labels(_to)
+for _outcome in ("ok", "refused", "unanswered"):
+    WRITES.labels(_outcome)
+for _outcome in ("kept", "late"):
+    PROMISES.labels(_outcome)
+for _outcome in ("ok", "gone", "refused", "unanswered"):
+    BINDINGS.labels(_outcome)
+
+
 class _Loads(Collector):
     """Export how pools are used after the last pass, computed when somebody asks."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self._now = now
         self._done = Pass()
         self._gangs: Mapping[str, GangRecord] = {}
 
@@ -77,6 +92,13 @@ class _Loads(Collector):
         )
         promises = _gauge("reserved_gangs", "Gangs that wait and are promised blades")
         oddities = _gauge("topology_oddities", "Levels whose labels are missing or contradict")
+        tenants = _gauge(
+            "tenant_gpus", "GPUs of a tenant: used, guaranteed, maximum", "tenant", "kind"
+        )
+        oldest = _gauge(
+            "oldest_wait_seconds", "Time that the gang has waited that has waited longest"
+        )
+        now = self._now()
         for load in loads(self._done, self._gangs):
             for use, count in load.gpus.items():
                 gpus.add_metric((load.pool, use), count)
@@ -86,7 +108,12 @@ class _Loads(Collector):
             fragmented.add_metric((load.pool,), load.fragmented)
             promises.add_metric((load.pool,), load.reservations)
             oddities.add_metric((load.pool,), load.oddities)
-        yield from (gpus, placeable, waiting, fragmented, promises, oddities)
+            for tenant, share in load.tenants.items():
+                for kind, count in share.items():
+                    tenants.add_metric((load.pool, tenant, kind), count)
+            since = now if load.waiting_since_s is None else load.waiting_since_s
+            oldest.add_metric((load.pool,), max(0.0, now - since))
+        yield from (gpus, placeable, waiting, fragmented, promises, oddities, tenants, oldest)
 
 
 def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
@@ -98,10 +125,17 @@ REGISTRY.register(_LOADS)
 
 
 def count_pass(done: Pass, seconds: float, gangs: Mapping[str, GangRecord]) -> None:
-    """Count one pass; a reason that nobody has any more is 0, not absent."""
+    """Count one pass; a reason that nobody has any more is 0, not absent.
+
+    A gang that shall hold nothing, as of a job that is suspended or done, waits for no place: it is
+    Inactive, and that is all.
+    """
     DECISION_SECONDS.observe(seconds)
     _LOADS.show(done, gangs)
-    reasons = Tally(outcome.reason for outcome in done.outcomes.values() if outcome.reason)
+    for pool in done.snapshot.fleet.pools if done.snapshot is not None else ():
+        ORDERED.labels(pool)
+    waiting = (outcome for outcome in done.outcomes.values() if outcome.phase != INACTIVE)
+    reasons = Tally(outcome.reason for outcome in waiting if outcome.reason)
     for reason in PendingReason:
         PENDING.labels(reason.value).set(reasons[reason])
     phases = Tally(outcome.phase for outcome in done.outcomes.values())

@@ -5,10 +5,13 @@ import logging
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from tramontane.controllers import app
+from tramontane.controllers.nodepool.metrics import POOLS
 from tramontane.kube.client import NotFound, Unreachable
 from tramontane.kube.resources import GANGS, INFERENCEDEPLOYMENTS, Resource
+from tramontane.lab.observe.exported import OPERATOR, families
 
 
 class Server:
@@ -87,3 +90,23 @@ def test_the_environment_says_where_requests_for_idle_models_come_in(
 ) -> None:
     config = app.serving_config(environ)
     assert (config.address, config.activator_port) == (address, port)
+
+
+def test_the_lowest_detail_has_nothing_per_blade_job_or_deployment() -> None:
+    registry = CollectorRegistry(auto_describe=True)
+    for collector in (*app.PER_OBJECT, POOLS):
+        registry.register(collector)
+    app.say_little(registry)
+    left = {family.name for family in registry.collect()}
+    assert "tramontane_gpus" in left
+    per_object = {"blade", "job", "deployment", "namespace"}
+    for family in registry.collect():
+        assert not per_object & set(getattr(family, "_labelnames", ())), family.name
+
+
+def test_everything_per_object_is_left_out() -> None:
+    """What else the operator exports has no label that grows with the hall."""
+    names = {family.name for one in app.PER_OBJECT for family in one.collect()}
+    for family in families():
+        if family.component == OPERATOR and {"blade", "job", "deployment"} & set(family.labels):
+            assert family.name.removesuffix("_total") in names

@@ -216,6 +216,7 @@ UNKNOWN_WITHOUT: list[tuple[str, set[str]]] = [
     ("thermal_margin_c", set()),
     ("power_mw", {"power"}),
     ("power_limit", set()),
+    ("energy_mj", set()),
     ("inforom_valid", {"inforom"}),
     ("persistence", {"persistence"}),
     ("mig", {"mig"}),

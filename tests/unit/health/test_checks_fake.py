@@ -64,3 +64,15 @@ def test_the_host_boots_with_the_blade() -> None:
     device.reboot()
     assert device.reading.host is not None
     assert device.reading.host.boot_id == device.reading.boot_id
+
+
+def test_what_a_gpu_draws_adds_up_until_it_is_reset() -> None:
+    device = FakeDevice("b", gpus=2)
+    device.set(0, power_mw=500_000)
+    device.lose(1)
+    device.draw(10)
+    device.draw(5)
+    assert device.reading.gpus[0].energy_mj == 7_500_000
+    assert isinstance(device.reading.gpus[1].energy_mj, Unsupported)
+    device.reset(0)
+    assert device.reading.gpus[0].energy_mj == 0

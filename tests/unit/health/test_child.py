@@ -4,12 +4,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
 from tramontane.health import wire
 from tramontane.health.child import serve
-from tramontane.health.device import Event, Update
+from tramontane.health.device import Event, Reading, Update
 from tramontane.health.fake import FakeDevice
 
 from .builders import xid
@@ -24,7 +25,7 @@ class Said:
         self.lines: list[bytes] = []
 
     def updates(self) -> list[Update]:
-        return [wire.decode(line) for line in self.lines]
+        return [replace(wire.decode(line), took_s=None) for line in self.lines]
 
     def until(self, wanted: Callable[[list[Update]], object]) -> list[Update]:
         end = time.monotonic() + PATIENCE_S
@@ -60,6 +61,27 @@ def test_a_reading_is_said_once_and_then_there_are_beats() -> None:
         updates = said.until(lambda updates: len(updates) > 5)
     assert updates[0] == Update(reading=device.reading)
     assert set(updates[1:]) == {Update()}
+
+
+def test_each_look_is_timed_and_none_that_failed() -> None:
+    class Slow(FakeDevice):
+        def read(self) -> Reading:
+            time.sleep(0.01)
+            return super().read()
+
+    device = Slow("b")
+    with serving(device) as said:
+        said.until(lambda updates: len(updates) > 2)
+        device.fail_session("DriverNotLoaded")
+        said.until(lambda updates: updates[-1].reading and updates[-1].reading.session_error)
+    timed = [(update, update.took_s) for update in map(wire.decode, said.lines)]
+    assert all(took_s is not None and 0.01 <= took_s < PATIENCE_S for _, took_s in timed[:3])
+    (failed,) = [
+        took_s
+        for update, took_s in timed
+        if update.reading is not None and update.reading.session_error
+    ]
+    assert failed is None
 
 
 def test_events_are_said_before_the_reading_that_shows_their_effect() -> None:

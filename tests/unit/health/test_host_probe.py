@@ -59,6 +59,21 @@ async def test_the_host_is_said_once_and_then_when_it_changes(
     assert (second.nvme, second.past.most_nvme) == (0, 1)
 
 
+async def test_each_look_is_noted_and_the_log_while_it_is_followed(tmp_path: Path) -> None:
+    machine(tmp_path)
+    seen: list[str] = []
+    async with probing(tmp_path, looked=seen.append) as probe:
+        looking = asyncio.create_task(until(probe, lambda update: update.events))
+        async with asyncio.timeout(PATIENCE_S):
+            while seen.count("host") < 3:  # noqa: ASYNC110 - a look sets no event
+                await asyncio.sleep(0.01)
+            assert "kmsg" not in seen  # there is none yet
+            (tmp_path / "kmsg").touch()
+            while seen.count("kmsg") < 2:  # noqa: ASYNC110 - the same
+                await asyncio.sleep(0.01)
+        looking.cancel()
+
+
 async def test_a_line_is_an_event_with_all_that_it_says(probe: HostProbe, tmp_path: Path) -> None:
     (tmp_path / "kmsg").write_text(
         f"3,1,5000000,-;NVRM: GPU at PCI:0000:1b:00: {UUID}\n3,2,5000000,-;{LINE}\n"

@@ -17,6 +17,7 @@ from tramontane.health.device import (
     XID_EVENT,
     Event,
     Reading,
+    RemappedRows,
     Unresponsive,
     Unsupported,
     Update,
@@ -33,11 +34,11 @@ from .builders import NOW, fault, folded, reading, with_gpu, xid
 class Scrape:
     """Metrics with clocks that a test turns."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, low: bool = False) -> None:
         self.registry = CollectorRegistry()
         self.at = NOW
         self.timer = 0.0
-        self.metrics = Metrics(self.registry, lambda: self.at, lambda: self.timer)
+        self.metrics = Metrics(self.registry, lambda: self.at, lambda: self.timer, low=low)
 
     def text(self) -> str:
         return generate_latest(self.registry).decode()
@@ -72,7 +73,7 @@ def kernel_line(code: int, *, pci: str = "", count: int = 1, type_: int = XID_EV
         pytest.param("gpu_power_watts", {}, 118, id="power-in-watts"),
         pytest.param("gpu_ecc_errors_total", {"kind": "corrected"}, 0, id="corrected"),
         pytest.param("gpu_ecc_errors_total", {"kind": "uncorrected"}, 0, id="uncorrected"),
-        pytest.param("gpu_remapped_rows", {"cause": "correctable"}, 0, id="rows"),
+        pytest.param("gpu_energy_joules_total", {}, 7.08, id="energy-in-joules"),
         pytest.param("gpu_nvlinks_active", {}, 18, id="links"),
         pytest.param("gpu_pcie_replays_total", {}, 0, id="replays"),
     ],
@@ -80,9 +81,55 @@ def kernel_line(code: int, *, pci: str = "", count: int = 1, type_: int = XID_EV
 def test_every_gpu_has_its_values(
     scrape: Scrape, name: str, labels: dict[str, str], value: float
 ) -> None:
-    scrape.metrics.saw(Update(reading=reading()))
+    device = FakeDevice("gpu-0001")
+    device.draw(0.06)
+    scrape.metrics.saw(Update(reading=device.reading))
     for gpu in range(8):
         assert scrape.value(name, gpu=str(gpu), **labels) == pytest.approx(value)
+
+
+def test_rows_are_told_where_there_are_any(scrape: Scrape) -> None:
+    scrape.metrics.saw(Update(reading=with_gpu(reading(), 3, remapped_rows=RemappedRows(0, 2))))
+    (told,) = scrape.labels("gpu_remapped_rows")
+    assert told == {"gpu": "3", "cause": "uncorrectable"}
+    assert scrape.value("gpu_remapped_rows", **told) == 2
+
+
+def test_each_source_says_when_it_was_last_read(scrape: Scrape) -> None:
+    assert scrape.labels("agent_last_poll_timestamp_seconds") == []
+    scrape.metrics.polled(0.012)
+    scrape.at += 5
+    scrape.metrics.looked("host")
+    stamps = {
+        labels["source"]: scrape.value("agent_last_poll_timestamp_seconds", **labels)
+        for labels in scrape.labels("agent_last_poll_timestamp_seconds")
+    }
+    assert stamps == {"nvml": NOW, "host": NOW + 5}
+
+
+def test_looks_are_timed_in_eight_buckets(scrape: Scrape) -> None:
+    for seconds in (0.004, 0.012, 7.0):
+        scrape.metrics.polled(seconds)
+    buckets = scrape.labels("agent_poll_duration_seconds_bucket")
+    assert len(buckets) == 8
+    assert scrape.value("agent_poll_duration_seconds_bucket", le="0.025") == 2
+    assert scrape.value("agent_poll_duration_seconds_count") == 3
+
+
+def test_the_lowest_detail_has_what_adds_up_and_what_is_wrong() -> None:
+    scrape = Scrape(low=True)
+    _full(scrape.metrics)
+    scrape.metrics.saw(Update(events=(xid(79),)))
+    scrape.metrics.reports(folded(None, with_gpu(reading(), 3, temperature_c=99), xid(79)))
+    families = {family.name for family in scrape.registry.collect() if family.samples}
+    per_gpu = {name for name in families if name.startswith("tramontane_gpu_")}
+    assert per_gpu == {
+        "tramontane_gpu_power_watts",
+        "tramontane_gpu_energy_joules",
+        "tramontane_gpu_xid_errors",
+    }
+    assert "tramontane_blade_fault" in families
+    assert not any(name.startswith("tramontane_network") for name in families)
 
 
 def test_only_info_says_what_a_gpu_is_called(scrape: Scrape) -> None:
@@ -99,7 +146,10 @@ def test_only_info_says_what_a_gpu_is_called(scrape: Scrape) -> None:
 
 def test_what_cannot_be_read_has_no_sample(scrape: Scrape) -> None:
     gone = unread(Unsupported("GpuIsLost"))
-    scrape.metrics.saw(Update(reading=with_gpu(reading(), 3, lost=True, **gone)))
+    look = reading()
+    for gpu in range(8):
+        look = with_gpu(look, gpu, remapped_rows=RemappedRows(1, 1))
+    scrape.metrics.saw(Update(reading=with_gpu(look, 3, lost=True, **gone)))
     for row in GPU_SERIES:
         has = {labels["gpu"] for labels in scrape.labels(row.name)}
         assert ("3" in has) is (row.name == "gpu_info")
@@ -292,6 +342,9 @@ def _full(metrics: Metrics) -> None:
     metrics.saw(Update(reading=look))
     metrics.reports(report)
     metrics.wrote(report)
+    metrics.polled(0.012)
+    metrics.looked("host")
+    metrics.looked("kmsg")
 
 
 def test_every_name_is_ours_and_says_its_unit(scrape: Scrape) -> None:
@@ -322,6 +375,7 @@ for verb, resource in [("get", "blades"), ("apply", "blades"), ("patch", "leases
                        ("create", "leases"), ("get", "leases")]:
     kube.REQUESTS.labels(verb, resource, "200").inc()
     kube.REQUEST_SECONDS.labels(verb, resource).observe(0.01)
+kube.CLOCK_SKEW.heard("Tue, 24 Nov 2026 15:00:00 GMT", 1.0, 2.0)
 print(generate_latest().decode())
 """
 

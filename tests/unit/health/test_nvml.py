@@ -124,6 +124,7 @@ def test_a_reading_has_every_value(device: NvmlDevice, machine: StateFile) -> No
     assert gpu.sram_threshold_exceeded is True
     assert gpu.remapped_rows == RemappedRows(6, 7, pending=True, failure=True)
     assert (gpu.recovery_action, gpu.temperature_c, gpu.power_mw) == (2, 66, 650_000)
+    assert isinstance(gpu.energy_mj, int)
     assert not reading.gpus[2].unread
 
 
@@ -396,3 +397,45 @@ def test_a_machine_is_changed_by_value() -> None:
     assert (changed.gpus[1].lost, [e.data for e in changed.events]) == (True, [79])
     assert "event 1 1 8 79" in changed.render().splitlines()
     assert isinstance(NvmlState(()).render(), str)
+
+
+def test_what_a_gpu_draws_adds_up_over_time(library: Path, machine: StateFile) -> None:
+    """Read from a process of its own: the meter begins when the library is loaded."""
+    script = f"""
+import ctypes, pynvml, sys, time
+pynvml.nvmlLib = ctypes.CDLL({str(library)!r})
+pynvml.nvmlInit()
+gpu = pynvml.nvmlDeviceGetHandleByIndex(3)
+for line in sys.stdin:
+    print(time.monotonic(), pynvml.nvmlDeviceGetTotalEnergyConsumption(gpu), flush=True)
+"""
+    machine.change(3, power_mw=500_000)
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        env={**os.environ, **machine.environment()},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def read() -> tuple[float, float]:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+            at, millijoules = process.stdout.readline().split()
+            return float(at), float(millijoules) / 1000
+
+        began, first = read()
+        time.sleep(0.2)
+        changed, second = read()
+        machine.change(3, power_mw=0)
+        _, third = read()
+        time.sleep(0.1)
+        _, last = read()
+        process.stdin.close()
+    # The two clocks are read a moment apart.
+    assert second - first == pytest.approx(500 * (changed - began), rel=0.2)
+    assert last == third

@@ -36,6 +36,8 @@ from .builders import lost, reading, with_gpu, xid
         ),
         pytest.param(Update(reading=reading(), events=(xid(94),)), id="both"),
         pytest.param(Update(), id="beat"),
+        pytest.param(Update(took_s=0.012), id="beat-that-was-timed"),
+        pytest.param(Update(reading=reading(), took_s=1.5), id="look-that-was-timed"),
     ],
 )
 def test_an_update_is_read_as_it_was_written(update: Update) -> None:
@@ -52,7 +54,7 @@ def test_each_value_crosses_known_and_unknown(name: str) -> None:
 
 
 def test_a_beat_is_an_update_without_anything() -> None:
-    assert wire.encode(Update()) == wire.BEAT
+    assert wire.encode(Update()) == b"{}\n"
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,19 @@ def test_a_line_that_is_no_update_is_refused(line: bytes) -> None:
         wire.decode(line)
 
 
+async def test_each_look_is_timed_though_it_shows_nothing_new(
+    library: Path, machine: StateFile, tmp_path: Path
+) -> None:
+    took: list[float] = []
+    async with running(library, machine, tmp_path, polled=took.append) as probe:
+        waiting = asyncio.create_task(until(probe, lambda update: update.events))
+        async with asyncio.timeout(PATIENCE_S):
+            while len(took) < 3:  # noqa: ASYNC110 - a look sets no event
+                await asyncio.sleep(0.02)
+        waiting.cancel()
+    assert all(0 < seconds < PATIENCE_S for seconds in took)
+
+
 async def test_a_reading_comes_first_and_then_only_what_is_new(
     probe: ChildProbe, machine: StateFile
 ) -> None:
@@ -204,7 +217,8 @@ async def test_a_driver_that_was_replaced_beneath_the_child_is_used_by_the_next_
     assert before.reading is not None
     await asyncio.sleep(RENEW_AFTER_S)
     machine.path.unlink()
-    gone = await until(probe, lambda update: update.reading)
+    # The meters of the GPUs went on meanwhile, which was said, too.
+    gone = await until(probe, lambda update: update.reading and update.reading.session_error)
     assert gone.reading is not None
     assert gone.reading.session_error == "DriverNotLoaded"
     machine.write(replace(machine.state, driver="590.44.01"))

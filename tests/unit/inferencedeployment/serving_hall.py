@@ -11,6 +11,7 @@ from tramontane.api.gang import Gang
 from tramontane.api.inferencedeployment import InferenceDeployment
 from tramontane.controllers.inferencedeployment import Config, InferenceDeploymentController
 from tramontane.controllers.inferencedeployment.load import Load
+from tramontane.controllers.inferencedeployment.totals import Totals
 from tramontane.controllers.informers import blades_of, inference_of_gang, inference_of_pod
 from tramontane.kube.client import Client
 from tramontane.kube.store import Store
@@ -39,6 +40,9 @@ class Loads:
 
     def loads(self, _: str) -> Mapping[str, Load]:
         return {}
+
+    def totals(self, _: str) -> Totals | None:
+        return None
 
     def forget(self, _: str) -> None:
         self.watched = {}

@@ -39,13 +39,23 @@ http_requests_total{handler="/v1/chat/completions",method="POST",status="2xx"} 4
 http_requests_total{handler="/v1/chat/completions",method="POST",status="4xx"} 3.0
 http_requests_total{handler="/v1/chat/completions",method="POST",status="5xx"} 2.0
 http_requests_created{handler="/v1/chat/completions"} 9.0
+vllm:generation_tokens_total{engine="0",model_name="m"} 600.0
+vllm:generation_tokens_total{engine="1",model_name="m"} 300.0
+vllm:generation_tokens_created{engine="0",model_name="m"} 1.7e+09
 """
 
 
 def test_a_page() -> None:
     ttft = Histogram((0.1, 0.25, math.inf), (5.0, 7.0, 8.0), 2.0)
     assert parse(PAGE.encode(), VLLM, NOW) == Sample(
-        NOW, running=5.0, waiting=7.0, kv_use=0.75, requests=45.0, errors=2.0, ttft=ttft
+        NOW,
+        running=5.0,
+        waiting=7.0,
+        kv_use=0.75,
+        requests=45.0,
+        errors=2.0,
+        tokens=900.0,
+        ttft=ttft,
     )
 
 

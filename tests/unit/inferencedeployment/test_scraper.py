@@ -128,6 +128,34 @@ async def test_loads_come_by_gang() -> None:
         assert world.scraper.loads("ml/other") == {}
 
 
+async def test_what_engines_count_outlives_them() -> None:
+    tokens = {"p0": 100, "p1": 50}
+
+    def page(name: str) -> Callable[[], web.Response]:
+        lines = "vllm:num_requests_running 1\nvllm:generation_tokens_total {}\n"
+        return lambda: web.Response(text=lines.format(tokens[name]))
+
+    async with a_world() as world:
+        world.engines.answers = {name: page(name) for name in tokens}
+        pods = {"claims-0": a_pod("p0"), "claims-1": a_pod("p1")}
+
+        def counted() -> float:
+            totals = world.scraper.totals(KEY)
+            return -1.0 if totals is None else totals.tokens
+
+        assert counted() == -1
+        world.scraper.follow(KEY, pods, VLLM)
+        await until(lambda: len(world.scraper.loads(KEY)) == 2)
+        assert counted() == 0
+        tokens |= {"p0": 130, "p1": 60}
+        await until(lambda: counted() == 40)
+        world.scraper.follow(KEY, {"claims-1": pods["claims-1"]}, VLLM)
+        tokens["p1"] = 65
+        await until(lambda: counted() == 45)
+        world.scraper.forget(KEY)
+        assert counted() == -1
+
+
 async def test_it_tells_what_changed_and_only_that() -> None:
     async with a_world() as world:
         world.scraper.follow(KEY, {"claims-0": a_pod("p0")}, VLLM)

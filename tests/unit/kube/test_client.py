@@ -1,11 +1,14 @@
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
+from prometheus_client import REGISTRY
 
 from support.scripted import Scripted, kubeconfig, status, until
 from tramontane.api.errors import InvalidValue
@@ -426,3 +429,21 @@ async def test_requests_are_counted(client: Client, server: Scripted) -> None:
             await anext(lines)
     after = count("200"), count("201"), count("409"), count("unreachable")
     assert [b - a for a, b in zip(before, after, strict=True)] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "least_s"), [pytest.param(0, 0, id="equal"), pytest.param(-90, 85, id="behind")]
+)
+async def test_the_server_s_clock_is_compared_with_ours(
+    client: Client, server: Scripted, ahead_s: float, least_s: float
+) -> None:
+    date = formatdate(time.time() + ahead_s, usegmt=True)
+
+    def dated(_: web.Request) -> web.Response:
+        return web.json_response({"metadata": {}, "items": []}, headers={"Date": date})
+
+    server.answers.append(dated)
+    await client.list_page(PODS)
+    shown = REGISTRY.get_sample_value("tramontane_clock_skew_seconds")
+    assert shown is not None
+    assert least_s <= shown <= least_s + 20  # a busy machine answers late

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from tramontane.kube import process
 from tramontane.kube.errors import LeadershipLost
 from tramontane.kube.logs import LineFormatter, set_up_logging
+from tramontane.kube.metrics import Detail
 from tramontane.kube.process import Checks, ProcessOptions, StopEvent, process_options, run
 
 
@@ -88,7 +89,8 @@ def test_exit_codes(error: Exception, code: int) -> None:
     assert exit_code(main) == code
 
 
-def test_health_and_metrics() -> None:
+@pytest.mark.parametrize("large", [False, True], ids=["scraped-in-the-loop", "in-a-thread"])
+def test_health_and_metrics(large: bool) -> None:
     port = free_port()
     readiness = Checks()
     ready = False
@@ -103,7 +105,8 @@ def test_health_and_metrics() -> None:
                     answers.append((answer.status, await answer.text()))
                 ready = path == "/metrics"
 
-    run(main, ProcessOptions(metrics_port=port), readiness)
+    run(main, ProcessOptions(metrics_port=port), readiness, large_scrapes=large)
+    assert "_created" not in answers[2][1]
     assert answers[0] == (200, "ok\n")
     assert answers[1] == (503, "pods-synced: not ready\n")
     assert answers[2][0] == 200
@@ -122,11 +125,13 @@ def test_options_of_the_command_line() -> None:
         seen.append(options)
 
     argv = ["--more", "x", "--namespace=ns", "--metrics-port=9", "--metrics-bind=::1"]
-    result = CliRunner().invoke(command, [*argv, "--log-level=debug", "--identity=me"])
+    argv += ["--log-level=debug", "--identity=me", "--metrics-detail=low"]
+    result = CliRunner().invoke(command, argv)
     assert result.exit_code == 0, result.output
     result = CliRunner().invoke(command, ["--more", "x"])
     assert result.exit_code == 0, result.output
-    assert seen[0] == ProcessOptions("ns", 9, "::1", "me", "debug")
+    assert seen[0] == ProcessOptions("ns", 9, "::1", "me", "debug", Detail.LOW)
+    assert seen[1].metrics_detail is Detail.NORMAL
     assert seen[1].namespace == "tramontane-system"
     assert seen[1].metrics_bind == "127.0.0.1"
     assert seen[1].identity

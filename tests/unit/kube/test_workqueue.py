@@ -1,11 +1,14 @@
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+from prometheus_client import REGISTRY, CollectorRegistry
 
 from support.scripted import until
 from tramontane.kube.client import Conflict
+from tramontane.kube.metrics import OldestKeys
 from tramontane.kube.workqueue import WorkQueue
 
 
@@ -188,3 +191,46 @@ async def test_a_key_at_work_may_become_urgent() -> None:
         release.set()
         await until(lambda: queue.idle)
     assert seen == ["a", "a", "b"]
+
+
+async def test_how_long_the_oldest_key_has_waited() -> None:
+    now = [100.0]
+    queue: WorkQueue[str] = WorkQueue(name="oldest", monotonic=lambda: now[0])
+
+    def shown() -> float | None:
+        labels = {"queue": "oldest"}
+        return REGISTRY.get_sample_value("tramontane_workqueue_oldest_seconds", labels)
+
+    assert shown() == 0
+    queue.add("a")
+    now[0] += 3
+    queue.add("b")
+    queue.add("a")  # it waits already
+    queue.add("b", urgent=True)
+    now[0] += 2
+    assert shown() == 5
+    done: list[str] = []
+
+    async def reconcile(key: str) -> None:
+        done.append(key)
+
+    async with working(queue, reconcile):
+        await until(lambda: len(done) == 2)
+    assert shown() == 0
+
+
+def test_a_queue_that_is_gone_is_not_shown() -> None:
+    class Waits:
+        name = "gone"
+
+        def oldest_s(self) -> float:
+            return 7.0
+
+    shown, registry, queue = OldestKeys(), CollectorRegistry(), Waits()
+    registry.register(shown)
+    shown.add(queue)
+    labels = {"queue": "gone"}
+    assert registry.get_sample_value("tramontane_workqueue_oldest_seconds", labels) == 7
+    del queue
+    gc.collect()
+    assert registry.get_sample_value("tramontane_workqueue_oldest_seconds", labels) is None

@@ -222,3 +222,45 @@ def close(hall: Hall) -> None:
     raw = copy.deepcopy(hall.api.objects[NODEPOOLS]["paris"])
     raw["metadata"]["annotations"] = {"tramontane.dev/breaker-closed": utc(hall.now + 1)}
     hall.api.put(NODEPOOLS, raw)
+
+
+class TestOperatorsDryRun:
+    """`--dry-run`: every pool that would act only says so."""
+
+    async def test_a_fault_is_told_and_has_no_consequence(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with Hall(dry_run=True) as hall:
+            await healthy(hall)
+            await sick(hall)
+            assert (hall.state(BLADE), hall.severity(BLADE)) == ("Healthy", "Fatal")
+            assert message(hall).startswith("DryRun, would quarantine: GPU 3: xid-95")
+            assert (hall.taints(BLADE), hall.works()) == ({}, [])
+            told = hall.pool_condition("paris", "DryRun")
+            assert (told["status"], told["reason"]) == ("True", "AskedByOperator")
+            assert "start it without" in told["message"]
+        assert "dry run: no blade is taken out" in caplog.text
+
+    async def test_the_next_operator_without_it_acts(self) -> None:
+        async with Hall(dry_run=True) as hall:
+            await healthy(hall)
+            await sick(hall)
+        async with Hall(hall.api, hall.now) as again:
+            await again.advance(1.0)
+            assert again.state(BLADE) == "Repairing"
+            conditions = again.api.objects[NODEPOOLS]["paris"]["status"]["conditions"]
+            assert "DryRun" not in {one["type"] for one in conditions}
+
+    async def test_a_pool_that_asks_for_it_says_so_too(self) -> None:
+        async with Hall() as hall:
+            await healthy(hall)
+            watch(hall, "DryRun")
+            await hall.advance(1.0)
+            assert hall.pool_condition("paris", "DryRun")["reason"] == "AskedByPool"
+
+    async def test_a_pool_that_is_off_stays_off(self) -> None:
+        async with Hall(dry_run=True) as hall:
+            await healthy(hall)
+            watch(hall, "Off")
+            await sick(hall)
+            assert message(hall).startswith("remediation is Off")

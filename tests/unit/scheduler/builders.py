@@ -15,6 +15,7 @@ from tramontane.scheduler.records import (
     PodRecord,
     PoolRecord,
     Taint,
+    TenantRecord,
     amounts,
 )
 from tramontane.scheduler.snapshot import Pods, Snapshot, take_snapshot
@@ -53,6 +54,7 @@ class Hall:
     blades: dict[str, BladeRecord] = field(default_factory=dict)
     nodes: dict[str, NodeRecord] = field(default_factory=dict)
     pods: Pods = field(default_factory=Pods)
+    tenants: tuple[TenantRecord, ...] = ()
 
     def __post_init__(self) -> None:
         for rack, count in enumerate(self.racks):
@@ -84,7 +86,9 @@ class Hall:
 
     @property
     def fleet(self) -> Fleet:
-        return build_fleet(self.blades, self.nodes, {"p": PoolRecord("p", self.levels)})
+        return build_fleet(
+            self.blades, self.nodes, {"p": PoolRecord("p", self.levels, self.tenants)}
+        )
 
     def snapshot(self, *gangs: GangRecord) -> Snapshot:
         return take_snapshot(self.fleet, {gang.key: gang for gang in gangs}, self.pods)

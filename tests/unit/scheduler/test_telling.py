@@ -2,6 +2,9 @@
 
 from prometheus_client import REGISTRY
 
+from tramontane.api.reasons import PendingReason
+from tramontane.scheduler import metrics
+from unit.scheduler.builders import Hall, gang
 from unit.scheduler.shell import Bench, node
 
 
@@ -48,3 +51,27 @@ async def test_a_pool_is_measured_after_each_pass() -> None:
     assert value("gpus", pool="p", use="free") == 8
     assert value("waiting_blades", pool="p") == 2
     assert value("reserved_gangs", pool="p") == 1
+
+
+def test_what_is_counted_seldom_begins_at_nothing() -> None:
+    for reason in PendingReason:
+        assert value("gang_wait_seconds_count", reason=reason) is not None
+    assert value("bindings_total", outcome="refused") is not None
+    assert value("promises_total", outcome="late") is not None
+
+
+async def test_a_pool_has_no_preemptions_at_first() -> None:
+    bench = Bench(blades=1)
+    await bench.run_pass()
+    assert value("preemptions_total", pool="p") is not None
+
+
+def test_a_gang_that_shall_hold_nothing_does_not_wait() -> None:
+    hall = Hall([1])
+    gangs = {one.key: one for one in (gang("done", 1, active=False), gang("waits", 9))}
+    done = hall.decide(*gangs.values())
+    metrics.count_pass(done, 0.01, gangs)
+    assert {one.reason for one in done.outcomes.values()} >= {PendingReason.SUSPENDED}
+    assert value("pending_gangs", reason=PendingReason.SUSPENDED) == 0
+    assert value("gangs", phase="Inactive") == 1
+    assert sum(value("pending_gangs", reason=reason) or 0 for reason in PendingReason) == 1

@@ -6,6 +6,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,22 @@ class Histogram:
     def count(self) -> float:
         """Return how many observations there are."""
         return self.counts[-1] if self.counts else 0.0
+
+    def with_one(self, value_s: float) -> "Histogram":
+        """Return the observations and one more."""
+        pairs = zip(self.bounds_s, self.counts, strict=True)
+        counts = tuple(count + (value_s <= bound) for bound, count in pairs)
+        return Histogram(self.bounds_s, counts, self.sum_s + value_s)
+
+
+#: Before anything is known, bounds included.
+NOTHING: Final = Histogram()
+
+
+def empty(*bounds_s: float) -> Histogram:
+    """Return a histogram without observations; infinity is added to its bounds."""
+    bounds = (*bounds_s, float("inf"))
+    return Histogram(bounds, (0.0,) * len(bounds))
 
 
 @dataclass(frozen=True, slots=True)

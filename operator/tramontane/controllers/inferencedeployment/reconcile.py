@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from tramontane.api import clock
 from tramontane.api.conditions import ConditionType, holds
 from tramontane.api.gang import Gang
 from tramontane.api.inferencedeployment import InferenceDeployment, Profile
@@ -41,6 +42,7 @@ from tramontane.controllers.inferencedeployment.metrics import SERVED
 from tramontane.controllers.inferencedeployment.objects import API_PORT
 from tramontane.controllers.inferencedeployment.plan import plan
 from tramontane.controllers.inferencedeployment.scraper import Scraper
+from tramontane.controllers.inferencedeployment.totals import Totals
 from tramontane.controllers.inferencedeployment.world import Revision, World
 from tramontane.kube.client import Client
 from tramontane.kube.errors import NotFound
@@ -75,6 +77,9 @@ class Loads(Protocol):
 
     def loads(self, key: str) -> Mapping[str, Load]:
         """Return what they said last, by gang."""
+
+    def totals(self, key: str) -> Totals | None:
+        """Return what they have counted, all together, since the key is watched."""
 
     def forget(self, key: str) -> None: ...  # noqa: D102 - named for what it does
     async def close(self) -> None: ...  # noqa: D102 - named for what it does
@@ -145,6 +150,7 @@ class InferenceDeploymentController(GangController[InferenceDeployment]):
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set; the caches must have been synced before."""
         await self._listen()
+        SERVED.count_by(self._loads.totals)
         try:
             await run_queue(self.queue, self.reconcile, self._config.workers, stop)
         finally:
@@ -296,7 +302,7 @@ class InferenceDeploymentController(GangController[InferenceDeployment]):
             await executor.write_status(deployment, status)
         if not written:
             say(self._recorder, deployment, planned.events)
-        SERVED.observe(deployment, status, world.loads)
+        SERVED.observe(deployment, status, world.loads, _made(world))
         self._loads.watch(key, deployment, _heads(world))
         return planned.after
 
@@ -420,6 +426,12 @@ def _heads(world: World) -> dict[str, PodView]:
         for pod in pods
         if LABEL_ROTATION in pod.labels and pod.pod_ip and not pod.finished and not pod.deleting
     }
+
+
+def _made(world: World) -> dict[str, float]:
+    """Return when each replica's Gang was made (Unix s)."""
+    made = ((name, gang.metadata.creation_timestamp) for name, gang in world.gangs.items())
+    return {name: clock.parse(at) for name, at in made if at}
 
 
 def _answers(pod: PodView) -> bool:

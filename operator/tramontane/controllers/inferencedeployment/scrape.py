@@ -53,6 +53,7 @@ class Sample:
     kv_use: float | None = None
     requests: float = 0.0
     errors: float = 0.0
+    tokens: float = 0.0
     ttft: Histogram = _NONE
     itl: Histogram = _NONE
 
@@ -79,6 +80,7 @@ def parse(body: bytes, names: MetricNames, at: float) -> Sample | None:
         kv_use,
         _sum(found, names.requests),
         _sum(found, names.errors),
+        _sum(found, Series(names.tokens)),
         _histogram(found, names.ttft),
         _histogram(found, names.itl),
     )
@@ -87,7 +89,8 @@ def parse(body: bytes, names: MetricNames, at: float) -> Sample | None:
 @lru_cache(maxsize=32)
 def _pattern(names: MetricNames) -> re.Pattern[bytes]:
     series = [one.name for one in (names.requests, names.errors) if one is not None]
-    plain = {name for name in (names.running, names.waiting, names.kv_use, *series) if name}
+    gauges = (names.running, names.waiting, names.kv_use)
+    plain = {name for name in (*gauges, names.tokens, *series) if name}
     histograms = {name for name in (names.ttft, names.itl) if name}
     wanted = [re.escape(name) for name in sorted(plain)]
     wanted += [re.escape(name) + "_(?:bucket|sum|count)" for name in sorted(histograms)]
@@ -149,7 +152,7 @@ class Tracker:
         before = history.samples[-1] if history.samples else None
         _note_idle(history, before, sample)
         if before is not None:
-            if _is_another_process(before, sample):
+            if is_another_process(before, sample):
                 history.samples.clear()
             if sample.at - before.at > _MINUTE_S:
                 history.peaks.clear()
@@ -157,6 +160,11 @@ class Tracker:
         history.samples.append(sample)
         while history.samples[0].at < sample.at - LONGEST_WINDOW_S - _SLACK_S:
             history.samples.popleft()
+
+    def last(self, uid: str) -> Sample | None:
+        """Return the last sample of a replica; None before the first."""
+        history = self._histories.get(uid)
+        return None if history is None else history.samples[-1]
 
     def load(self, uid: str) -> Load | None:
         """Return the load of a replica at its last sample; None before the first."""
@@ -169,8 +177,10 @@ class Tracker:
             del self._histories[uid]
 
 
-def _is_another_process(before: Sample, now: Sample) -> bool:
-    fell = now.requests < before.requests or now.errors < before.errors
+def is_another_process(before: Sample, now: Sample) -> bool:
+    """Return whether the engine was started anew between two samples of a pod."""
+    counters = ("requests", "errors", "tokens")
+    fell = any(getattr(now, name) < getattr(before, name) for name in counters)
     return fell or any(
         old.count and (new.bounds_s != old.bounds_s or new.count < old.count)
         for old, new in ((before.ttft, now.ttft), (before.itl, now.itl))
@@ -215,8 +225,8 @@ def _load(history: _History) -> Load:
         window_s=last.at - first.at,
         requests=last.requests - first.requests,
         errors=last.errors - first.errors,
-        ttft=_between(first.ttft, last.ttft),
-        itl=_between(first.itl, last.itl),
+        ttft=between(first.ttft, last.ttft),
+        itl=between(first.itl, last.itl),
         idle_since=history.idle_since,
         peaks=tuple(history.peaks),
     )
@@ -232,7 +242,8 @@ def _begin(samples: deque[Sample]) -> Sample:
     return begin if last.ttft.count - begin.ttft.count >= _PLENTY else old[0]
 
 
-def _between(first: Histogram, last: Histogram) -> Histogram:
+def between(first: Histogram, last: Histogram) -> Histogram:
+    """Return what was observed from the first sample of a process to the last."""
     if not first.counts:
         return last
     if not last.counts:

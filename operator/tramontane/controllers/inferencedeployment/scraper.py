@@ -20,6 +20,7 @@ from tramontane.controllers.inferencedeployment.engines.metricnames import METRI
 from tramontane.controllers.inferencedeployment.judge import ENOUGH, STALE_S, WHOLE_WINDOW_S
 from tramontane.controllers.inferencedeployment.load import Load
 from tramontane.controllers.inferencedeployment.scrape import Tracker, parse
+from tramontane.controllers.inferencedeployment.totals import Totals
 from tramontane.kube.views import PodView
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class _Followed:
     names: MetricNames
     pods: dict[str, PodView] = field(default_factory=dict)
     tracker: Tracker = field(default_factory=Tracker)
+    totals: Totals = field(default_factory=Totals)
     told: object = None
     task: asyncio.Task[None] | None = field(default=None, repr=False)
 
@@ -114,6 +116,11 @@ class Scraper:
         loads = {gang: followed.tracker.load(pod.uid) for gang, pod in followed.pods.items()}
         return {gang: load for gang, load in loads.items() if load is not None}
 
+    def totals(self, key: str) -> Totals | None:
+        """Return what the engines of a deployment have counted since it is followed."""
+        followed = self._followed.get(key)
+        return None if followed is None else followed.totals
+
     async def close(self) -> None:
         """End all reading."""
         tasks = [one.task for one in self._followed.values() if one.task is not None]
@@ -144,6 +151,7 @@ class Scraper:
         sample = parse(body, followed.names, self._now()) if body is not None else None
         # While it was asked, the pod may have been left out.
         if sample is not None and any(pod.uid == one.uid for one in followed.pods.values()):
+            followed.totals = followed.totals.plus(followed.tracker.last(pod.uid), sample)
             followed.tracker.take(pod.uid, sample)
 
     async def _fetch(self, url: URL) -> bytes | None:

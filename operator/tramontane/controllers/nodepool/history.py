@@ -173,6 +173,20 @@ def failure_rate(failed: int, blade_days: float) -> float | None:
     return None if blade_days < LEAST_BLADE_DAYS else 1000.0 * failed / blade_days
 
 
+def left_at(status: BladeStatus) -> float | None:
+    """Return when the incident was that took a blade from service which is out now (Unix s).
+
+    None: it is not Quarantined, Draining, Repairing, Requalifying or RMA, or it had not worked
+    before. A blade that is Lost or Unknown has no such record.
+    """
+    if status.state not in _OUT_ALREADY:
+        return None
+    taken = (one for one in reversed(status.incidents) if one.to in _OUT_ALREADY)
+    last = next(taken, None)
+    worked = last is not None and takes_capacity(last.from_)
+    return clock.parse(last.at) if last is not None and worked and last.at else None
+
+
 def passed_first_try(status: BladeStatus) -> bool | None:
     """Return whether a blade passed its qualification at the first try; None: it has not ended.
 

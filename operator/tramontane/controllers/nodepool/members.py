@@ -23,8 +23,11 @@ class Members:
         nodes: Mapping[str, NodeView],
         blades: Mapping[str, Blade],
         image: str = "",
+        *,
+        dry_run: bool = False,
     ) -> None:
         self._image = image
+        self._dry_run = dry_run
         self._pools = pools
         self._nodes = nodes
         self._blades = blades
@@ -54,7 +57,10 @@ class Members:
             return None
         known = self._policies.get(pool)
         if known is None or known[0] is not found:
-            known = self._policies[pool] = (found, policy.read(found, self._image))
+            known = self._policies[pool] = (
+                found,
+                policy.read(found, self._image, dry_run=self._dry_run),
+            )
         return known[1]
 
     def look_at(self, node: str) -> frozenset[str]:

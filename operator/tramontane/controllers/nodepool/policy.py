@@ -72,8 +72,10 @@ class Policy:
         return of_percent(self.max_unavailable, total, at_least=at_least)
 
 
-def read(pool: NodePool, image: str = "") -> Policy:
+def read(pool: NodePool, image: str = "", *, dry_run: bool = False) -> Policy:
     """Return the policy of a pool; `image` is of our own components (care.py).
+
+    With `dry_run` a pool that would act only says what it would do, whatever its spec asks for.
 
     Raises:
         InvalidValue: a value that the CRD would have refused.
@@ -92,13 +94,18 @@ def read(pool: NodePool, image: str = "") -> Policy:
         clear_after_s=parse_duration(spec.health.clear_after),
         unknown_after_s=parse_duration(spec.health.unknown_after),
         rules=tuple(map(_rule, spec.health.rules)),
-        mode=spec.remediation.mode,
+        mode=_mode(spec.remediation.mode, dry_run=dry_run),
         max_unavailable=spec.remediation.max_unavailable,
         care=care.read(pool, image),
         nvlink_links=spec.gpu.nvlink_links,
         infiniband_ports=spec.gpu.infiniband_ports,
         infiniband_rate=spec.gpu.infiniband_rate,
     )
+
+
+def _mode(asked: RemediationMode, *, dry_run: bool) -> RemediationMode:
+    acts = asked is RemediationMode.AUTO
+    return RemediationMode.DRY_RUN if dry_run and acts else asked
 
 
 def usual_of(reports: Iterable[Report]) -> Usual:

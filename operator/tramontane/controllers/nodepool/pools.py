@@ -14,6 +14,7 @@ from tramontane.controllers import metrics
 from tramontane.controllers.nodepool import breaker, groups
 from tramontane.controllers.nodepool import status as pool_status
 from tramontane.controllers.nodepool.life import OUT
+from tramontane.controllers.nodepool.metrics import POOLS, PoolShown
 from tramontane.controllers.nodepool.policy import Policy, Usual, usual_of
 from tramontane.controllers.nodepool.shared import Shared
 from tramontane.kube.resources import NODEPOOLS
@@ -53,7 +54,11 @@ class Pools:
                 kept.pop(name, None)
             self._looked_s.pop(name, None)
             self._wrote_s.pop(name, None)
+            POOLS.forget(name)
+            metrics.forget_pool(name)
             return None
+        if name not in self._looked_s:
+            metrics.begin_pool(name)
         # 1. Not for each of a thousand blades that start at once.
         wait_s = self._looked_s.get(name, float("-inf")) + _LOOK_EVERY_S - self._hall.now_s()
         if wait_s > 0:
@@ -65,7 +70,7 @@ class Pools:
         sight = self._look_at_pool(pool, policy)
         now = api_clock.utc(self._hall.clock())
         status = pool_status.compute(pool, policy, self._hall.tally.of(name), sight, now)
-        self._export(name, status, sight)
+        self._export(policy, status, sight)
         # 2. Room was made: those who were refused may ask again.
         if sight.refused and sight.out < sight.budget:
             for blade in sight.refused:
@@ -157,14 +162,16 @@ class Pools:
             for blade in blades:
                 self._again(blade.metadata.name)
 
-    def _export(self, name: str, status: NodePoolStatus, sight: pool_status.PoolSight) -> None:
-        if status.blades is not None:
-            for state, count in status.blades.model_dump().items():
-                if state != "total":
-                    metrics.BLADES.labels(name, state).set(count)
-        metrics.BLADES_OUT.labels(name).set(sight.out)
-        metrics.BUDGET.labels(name).set(sight.budget)
-        metrics.REFUSED.labels(name).set(len(sight.refused))
+    def _export(self, policy: Policy, status: NodePoolStatus, sight: pool_status.PoolSight) -> None:
+        shown = PoolShown(
+            status=status,
+            out=sight.out,
+            budget=sight.budget,
+            refused=len(sight.refused),
+            gpus=policy.gpus,
+            busy_gpus=self._hall.tally.of(policy.pool).busy_gpus,
+        )
+        POOLS.observe(policy.pool, shown)
 
     def _raise_alarms(self, pool: NodePool, status: NodePoolStatus) -> None:
         was = {c.type for c in pool.status.conditions if c.status == "True"}

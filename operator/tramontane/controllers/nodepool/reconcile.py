@@ -29,6 +29,8 @@ from tramontane.controllers.nodepool.budget import Ledger, is_out
 from tramontane.controllers.nodepool.drain import Drains
 from tramontane.controllers.nodepool.kubelet import Kubelets
 from tramontane.controllers.nodepool.members import Members
+from tramontane.controllers.nodepool.metrics import BLADES
+from tramontane.controllers.nodepool.outages import WORKS, Outages
 from tramontane.controllers.nodepool.plan import Plan, plan
 from tramontane.controllers.nodepool.pools import Pools
 from tramontane.controllers.nodepool.shared import Shared
@@ -72,11 +74,13 @@ class NodePoolController:
         namespace: str = names.SYSTEM_NAMESPACE,
         *,
         image: str = "",
+        dry_run: bool = False,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.blades: WorkQueue[str] = WorkQueue(name="blades")
         self.pools: WorkQueue[str] = WorkQueue(name="nodepools")
+        self._dry_run = dry_run
         self._client = client
         self._informers = informers
         self._recorder = recorder
@@ -87,7 +91,11 @@ class NodePoolController:
         self._beats = Beats()
         self._kubelets = Kubelets(client, monotonic)
         self._members = Members(
-            informers.pools.cache, informers.nodes.cache, informers.blades.cache, image
+            informers.pools.cache,
+            informers.nodes.cache,
+            informers.blades.cache,
+            image,
+            dry_run=dry_run,
         )
         self._blade = Written(informers.blades.cache, _version, monotonic)
         self._node: Written[Node] = Written(
@@ -110,6 +118,7 @@ class NodePoolController:
         )
         self._pools = Pools(shared, self.blades.add)
         self._arrived_s: dict[str, float] = {}
+        self._outages = Outages()
 
     def wire(self) -> None:
         """Have the caches push keys into the queues; call before the caches run."""
@@ -129,6 +138,15 @@ class NodePoolController:
             self._ledger.note_blade(blade)
         self._members.look_at_all()
         self._add_all()
+        if self._dry_run:
+            log.warning("dry run: no blade is taken out, drained or repaired")
+        BLADES.lead(self._informers)
+        try:
+            await self._run_all(stop)
+        finally:
+            BLADES.rest()
+
+    async def _run_all(self, stop: StopEvent) -> None:
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(self.blades.run(self.reconcile_blade, _BLADE_WORKERS)),
@@ -305,6 +323,10 @@ class NodePoolController:
         old = sight.blade.status.state if sight.blade is not None else None
         if decision.state is old:
             return
+        status = sight.blade.status if sight.blade is not None else BladeStatus()
+        out_s = self._outages.change(sight.name, status, decision.state, sight.now)
+        if out_s is not None:
+            metrics.OUT_SECONDS.labels(policy.pool).observe(out_s)
         reason = decision.reason or ""
         metrics.TRANSITIONS.labels(policy.pool, decision.state, reason).inc()
         if arrived_s is not None and decision.by_fault:
@@ -332,6 +354,7 @@ class NodePoolController:
     def _on_blade(self, key: str, old: Blade | None, new: Blade | None) -> None:
         if new is None:
             self._blade.forget(key)
+            self._outages.forget(key)
             self._ledger.forget(key)
             self._tally.enter(key, None)
         elif old is None or old.status.report != new.status.report:
@@ -424,10 +447,9 @@ class NodePoolController:
 
 def _was_capacity(status: BladeStatus) -> bool:
     """Return whether the blade has ever worked, as far as it remembers."""
-    worked = {BladeState.HEALTHY, BladeState.SUSPECT}
-    if status.qualification is None or status.state in worked:
+    if status.qualification is None or status.state in WORKS:
         return True
-    return any(one.from_ in worked for one in status.incidents)
+    return any(one.from_ in WORKS for one in status.incidents)
 
 
 def _claims(pool: NodePool | None) -> object:

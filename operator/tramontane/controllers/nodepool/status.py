@@ -11,6 +11,8 @@
 | BudgetExhausted | a blade should be quarantined and may not be     | BudgetExhausted |
 | BreakerOpen     | too many blades failed at once (breaker.py)      | BreakerOpen     |
 | TooFewSpares    | fewer free healthy blades than `spares` asks for | WaitingForSpare |
+| DryRun          | faults have no consequences; else it is absent   | AskedByPool     |
+|                 | the same, whatever the pool asks for             | AskedByOperator |
 """
 
 from collections import Counter
@@ -30,6 +32,7 @@ from tramontane.api.nodepool import (
     NodePoolStatus,
     PoolSpares,
     PoolSparesStatus,
+    RemediationMode,
     TrancheStatus,
 )
 from tramontane.api.quantity import parse_duration
@@ -100,6 +103,7 @@ def compute(
         *_conditions(pool, blades, sight, str(policy.max_unavailable)),
         _breaker_open(pool, breaker, sight),
         _too_few_spares(pool, kept_free),
+        *_dry_run(pool, policy),
     ]
     return NodePoolStatus(
         observed_generation=pool.metadata.generation,
@@ -222,6 +226,20 @@ def _too_few_spares(pool: NodePool, kept_free: PoolSparesStatus) -> Condition:
         why = f" for confidence {auto.confidence:g} over repairTime {auto.repair_time}"
     message = f"{kept_free.target} healthy blades must be free{why} (got {kept_free.ready})"
     return condition("TooFewSpares", True, PendingReason.WAITING_FOR_SPARE, message, generation)
+
+
+def _dry_run(pool: NodePool, policy: Policy) -> list[Condition]:
+    if policy.mode is not RemediationMode.DRY_RUN:
+        return []
+    by_pool = pool.spec.remediation.mode is RemediationMode.DRY_RUN
+    why = (
+        "spec.remediation.mode is DryRun; set it to Auto to have that done"
+        if by_pool
+        else "the operator runs with --dry-run; start it without to have that done"
+    )
+    message = f"what a fault calls for is said, and no blade is taken out or repaired: {why}"
+    reason = "AskedByPool" if by_pool else "AskedByOperator"
+    return [condition("DryRun", True, reason, message, pool.metadata.generation)]
 
 
 def _ready(pool: NodePool, counts: BladeCounts, sight: PoolSight) -> Condition:

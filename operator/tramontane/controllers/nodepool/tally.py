@@ -53,7 +53,7 @@ class Counts:
         tranches: the same by tranche.
         used: Healthy blades with a seat or as a spare.
         free: blades that would take work and have none.
-        used_gpus: GPUs of seats and spares.
+        used_gpus: GPUs of seats and spares; `busy_gpus`: those of Healthy blades.
         lacking: topology label to the Nodes without it.
         tries: by tranche, how many passed at the first try, and how many did not.
         failures: at work, in the last 28 days.
@@ -67,6 +67,7 @@ class Counts:
     used: int = 0
     free: int = 0
     used_gpus: int = 0
+    busy_gpus: int = 0
     lacking: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     tries: dict[str, Counter[bool]] = field(default_factory=lambda: defaultdict(Counter))
     failures: int = 0
@@ -153,6 +154,7 @@ class Tally:
         counts.used_gpus += sign * gpus
         if gpus and member.state is BladeState.HEALTHY:
             counts.used += sign
+            counts.busy_gpus += sign * gpus
         if member.takes_work and not gpus:
             counts.free += sign
         for label in member.lacks:

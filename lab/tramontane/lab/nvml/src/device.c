@@ -253,6 +253,10 @@ API nvmlReturn_t nvmlDeviceGetMarginTemperature(nvmlDevice_t device, struct marg
 API nvmlReturn_t nvmlDeviceGetPowerUsage(nvmlDevice_t device, unsigned *mw) {
     GPU_CALL(*mw = (unsigned)gpu->power_mw);
 }
+API nvmlReturn_t nvmlDeviceGetTotalEnergyConsumption(nvmlDevice_t device,
+                                                     unsigned long long *mj) {
+    GPU_CALL(*mj = energy_mj(index_of(device)));
+}
 API nvmlReturn_t nvmlDeviceGetEnforcedPowerLimit(nvmlDevice_t device, unsigned *mw) {
     GPU_CALL(*mw = (unsigned)gpu->power_limit_mw);
 }

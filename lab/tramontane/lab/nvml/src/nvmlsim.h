@@ -88,6 +88,10 @@ struct state {
 const struct state *state_lock(void);
 void state_unlock(void);
 
+/* Return what a GPU has drawn since the library was loaded (mJ): its power over time, of which
+ * the file says the present value. Only while the state is locked. */
+uint64_t energy_mj(unsigned index);
+
 void sleep_ms(unsigned ms);
 uint64_t now_ms(void);
 

@@ -62,6 +62,8 @@ static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct state current;
 static struct stat seen;
 static int loaded;
+static double drawn_mj[MAX_GPUS];
+static uint64_t metered_ms;
 
 static void copy_text(char *to, const char *from) {
     snprintf(to, TEXT, "%.*s", TEXT - 1, from);
@@ -138,6 +140,19 @@ static int same(const struct stat *a, const struct stat *b) {
            a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
 }
 
+/* Let the meters run up to now, at the power that was drawn until now. */
+static void meter(void) {
+    uint64_t now = now_ms();
+    for (int i = 0; metered_ms != 0 && i < current.gpus; i++)
+        drawn_mj[i] += (double)current.gpu[i].power_mw * (double)(now - metered_ms) / 1000;
+    metered_ms = now;
+}
+
+uint64_t energy_mj(unsigned index) {
+    meter();
+    return (uint64_t)drawn_mj[index];
+}
+
 const struct state *state_lock(void) {
     static struct state fresh; /* too large for a thread's stack; guarded by the mutex */
     pthread_mutex_lock(&mutex);
@@ -155,6 +170,7 @@ const struct state *state_lock(void) {
     char line[1024];
     while (fgets(line, sizeof line, file) != NULL) set_line(&fresh, &gpu, line);
     fclose(file);
+    meter();
     current = fresh;
     seen = now;
     loaded = 1;

@@ -41,6 +41,7 @@ class MetricNames:
         kv_use: gauge from 0 to 1, one sample per engine: the highest counts.
         ttft, itl: histograms in seconds, without `_bucket`, `_sum` and `_count`.
         requests, errors: counters of answers to clients, and of those that the server failed.
+        tokens: counter of tokens generated.
         steps: counter that grows with every step while there is work; may be missing until then.
     """
 
@@ -51,6 +52,7 @@ class MetricNames:
     itl: str = ""
     requests: Series | None = None
     errors: Series | None = None
+    tokens: str = ""
     steps: str = ""
 
     @property
@@ -76,6 +78,7 @@ METRICS: Final[Mapping[EngineName, MetricNames]] = {
         # status is a class there, "5xx".
         requests=Series("http_requests_total"),
         errors=Series("http_requests_total", (("status", "5.."),)),
+        tokens="vllm:generation_tokens_total",
         steps="vllm:iteration_tokens_total_count",
     ),
     EngineName.SGLANG: MetricNames(
@@ -86,12 +89,14 @@ METRICS: Final[Mapping[EngineName, MetricNames]] = {
         itl="sglang:inter_token_latency_seconds",
         requests=Series("sglang:http_responses_total", (_ANSWERS,)),
         errors=Series("sglang:http_responses_total", (_ANSWERS, ("status_code", "5.."))),
+        tokens="sglang:generation_tokens_total",
         steps="sglang:realtime_tokens_total",
     ),
     # It measures no latency and counts no answers: its revisions are judged by nothing but life.
     EngineName.LLAMACPP: MetricNames(
         running="llamacpp:requests_processing",
         waiting="llamacpp:requests_deferred",
+        tokens="llamacpp:tokens_predicted_total",
         steps="llamacpp:n_decode_total",
     ),
     EngineName.CUSTOM: NO_METRICS,
