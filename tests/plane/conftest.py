@@ -18,7 +18,7 @@ import pytest
 
 from plane.harness import SYSTEM, Plane
 from tramontane.kube.client import Client
-from tramontane.lab.binaries import ensure
+from tramontane.lab.binaries import CONTROL_PLANE, ensure
 from tramontane.lab.cluster import apply_crds, ensure_namespace
 from tramontane.lab.controlplane import ControlPlane, NodeTiming, Options
 from tramontane.lab.gobuild import BuildFailed
@@ -41,7 +41,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     capture: Any = session.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
         try:
-            ensure()
+            live = any(item.path.name == "test_live_boards.py" for item in session.items)
+            ensure((*CONTROL_PLANE, *(["prometheus"] if live else [])))
         except BuildFailed as error:
             _unbuilt.append(str(error))
 

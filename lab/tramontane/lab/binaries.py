@@ -98,6 +98,17 @@ MODULES = {
             mends="sigs.k8s.io/kwok",
         ),
         Module("helm", "4.3.1", "-X helm.sh/helm/v4/internal/version.version=v4.3.1"),
+        # With the libraries of Helm 4's go.sum, so that a build of both compiles them once.
+        # It knows which Kubernetes it is for by flags only.
+        Module(
+            "helm3",
+            "3.22.0",
+            "-X helm.sh/helm/v3/internal/version.version=v3.22.0"
+            " -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1"
+            " -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=37"
+            " -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMajor=1"
+            " -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor=37",
+        ),
         # Without service discovery, which nothing here uses: 1,109 packages instead of 1,350.
         Module(
             "prometheus",
@@ -176,6 +187,15 @@ BINARIES = {
             expected_s=180,
         ),
         Binary(
+            "helm3",
+            MODULES["helm3"],
+            "helm.sh/helm/v3/cmd/helm",
+            ("version", "--short"),
+            lambda version: version[0] == 3,  # noqa: PLR2004 - Helm 3
+            packages=51,
+            expected_s=15,
+        ),
+        Binary(
             "promtool",
             MODULES["prometheus"],
             "github.com/prometheus/prometheus/cmd/promtool",
@@ -183,6 +203,15 @@ BINARIES = {
             lambda version: version[0] == 3,  # noqa: PLR2004 - Prometheus 3
             packages=900,
             expected_s=130,
+        ),
+        Binary(
+            "prometheus",
+            MODULES["prometheus"],
+            "github.com/prometheus/prometheus/cmd/prometheus",
+            ("--version",),
+            lambda version: version[0] == 3,  # noqa: PLR2004 - Prometheus 3
+            packages=160,
+            expected_s=60,
         ),
     )
 }

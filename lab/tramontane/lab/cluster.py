@@ -27,6 +27,7 @@ from tramontane.kube.resources import CRDS, NAMESPACES, NODEPOOLS
 from tramontane.lab.controlplane import ControlPlane, NodeTiming, Options, free_ports
 from tramontane.lab.description import Description
 from tramontane.lab.fleet import LABEL_BLOCK, LABEL_GPU, LABEL_RACK, Fleet, Layout
+from tramontane.lab.hall import agent_process
 from tramontane.lab.nodes import RealNodes
 from tramontane.lab.nodes.plan import BRIDGE_ADDRESS, plans
 from tramontane.lab.nodes.sweep import sweep
@@ -71,6 +72,8 @@ class Setup:
     components: tuple[str, ...] = tuple(COMPONENTS)
     simulated_agents: bool = True
     real_agents: tuple[str, ...] = ()
+    agent_metrics: bool = False  # real agents serve theirs, each on a port of its own
+    agent_arguments: tuple[str, ...] = ()  # of real agents, besides the lab's own
     real_nodes: int = 0  # kubelets with containers, beside the layout's simulated blades
     namespace: str = SYSTEM_NAMESPACE
     options: Options | None = None
@@ -103,6 +106,11 @@ class Setup:
         """Return the blades whose agent is a process of its own: all real nodes are among them."""
         real = (plan.name for plan in plans(self.real_nodes))
         return (*self.real_agents, *(real if self.simulated_agents else ()))
+
+    def exporting(self) -> tuple[str, ...]:
+        """Return the processes that serve metrics."""
+        agents = map(agent_process, self.agents()) if self.agent_metrics else ()
+        return (*self.components, *agents)
 
 
 async def apply_crds(client: Client, folder: Path | None = None) -> None:
@@ -199,7 +207,7 @@ class Lab:
             await Client.connect(self.plane.kubeconfig, user_agent=MANAGER)
         )
         self.fleet = Fleet(self.client, setup.layout)
-        ports = free_ports(len(setup.components))
+        exporting = setup.exporting()
         self.description = Description(
             layout=setup.layout,
             namespace=setup.namespace,
@@ -207,12 +215,11 @@ class Lab:
             real_nodes=setup.real_nodes,
             simulated_agents=setup.simulated_agents,
             kubelet_port=self.plane.kubelet_port,
-            metrics_ports=dict(zip(setup.components, ports, strict=True)),
+            metrics_ports=dict(zip(exporting, free_ports(len(exporting)), strict=True)),
             token=secrets.token_urlsafe(24),
         )
         self.description.save(self.folder)
-        await apply_crds(self.client)
-        await ensure_namespace(self.client, setup.namespace)
+        await self.install()
 
         # Components first: they start while the blades are created.
         began = time.monotonic()
@@ -236,12 +243,17 @@ class Lab:
             await self.wait_healthy(str(setup.pool["metadata"]["name"]), patience_s)
             self._say(f"pool healthy {time.monotonic() - began:.1f} s after the first blade")
 
+    async def install(self) -> None:
+        """Bring our kinds and the namespace, which all else needs; a chart may do it instead."""
+        await apply_crds(self.client)
+        await ensure_namespace(self.client, self.setup.namespace)
+
     async def _start_nodes(self) -> None:
         """Start the real nodes; the simulator has written their first boot IDs by now."""
         if not self.setup.real_nodes:
             return
         began = time.monotonic()
-        await self.nodes.start(self.plane.kubeconfig_for("kubelets"))
+        await self.nodes.start(self.plane.kubeconfig_for("kubelets"), self.plane.server)
         await self.nodes.wait_ready(self.client)
         took_s = time.monotonic() - began
         self._say(f"{self.setup.real_nodes} real nodes ready in {took_s:.1f} s")
@@ -267,8 +279,9 @@ class Lab:
     def start_agent(self, name: str) -> None:
         """Start a real agent process for a blade, over the simulated NVML library."""
         start_agent(
-            self.processes, name, self.setup.namespace,
-            log_level=self.setup.log_level, env=self.setup.environment,
+            self.processes, name, self.setup.namespace, log_level=self.setup.log_level,
+            metrics_port=self.description.metrics_ports.get(agent_process(name), 0),
+            arguments=self.setup.agent_arguments, env=self.setup.environment,
         )  # fmt: skip
 
     def _python(

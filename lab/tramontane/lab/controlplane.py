@@ -230,7 +230,7 @@ class ControlPlane:
             f"--tls-cert-file={self.keys.cert}", f"--tls-private-key-file={self.keys.key}",
             f"--cert-dir={self.folder / 'keys'}",
             f"--token-auth-file={self.keys.tokens}", "--authorization-mode=RBAC",
-            "--anonymous-auth=false",
+            "--anonymous-auth=false", "--allow-privileged=true",
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={self.keys.account_key}",
             f"--service-account-signing-key-file={self.keys.account_key}",

@@ -34,6 +34,8 @@ def start_agent(
     namespace: str,
     *,
     log_level: str = "info",
+    metrics_port: int = 0,
+    arguments: tuple[str, ...] = (),
     env: Mapping[str, str] | None = None,
 ) -> None:
     """Start the health agent of a blade of a lab, over the simulated NVML library."""
@@ -44,7 +46,7 @@ def start_agent(
         processes, agent_process(name), "tramontane.health", "--node-name", name,
         "--nvml-library", str(build(cache_dir())), "--namespace", namespace,
         "--boot-id-file", str(boot_file(folder, name)),
-        "--metrics-port", "0", "--log-level", log_level,
+        "--metrics-port", str(metrics_port), "--log-level", log_level, *arguments,
         env={**(env or {}), "TRAMONTANE_NVML_STATE": str(state_file(folder, name))},
     )  # fmt: skip
 
