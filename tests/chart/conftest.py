@@ -1,4 +1,4 @@
-"""The helm binary, built from Go modules where the machine has none."""
+"""The helm binaries, built from Go modules where the machine has none."""
 
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,22 @@ HERE = Path(__file__).parent
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Build what is missing now: it takes minutes, which no test's time-out allows for."""
-    wanted = any(HERE in item.path.parents for item in session.items)
+    ours = [item for item in session.items if HERE in item.path.parents]
+    fixtures = {name for item in ours for name in getattr(item, "fixturenames", ())}
+    wanted = sorted({"helm", "helm3"} & fixtures)
     if not wanted or session.config.option.collectonly:
         return
     capture: Any = session.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
-        binaries.ensure(["helm"])
+        binaries.ensure(wanted)
 
 
 @pytest.fixture(scope="session")
 def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
     return Helm(binaries.ensure(["helm"])["helm"], tmp_path_factory.mktemp("helm"))
+
+
+@pytest.fixture(scope="session")
+def helm3(tmp_path_factory: pytest.TempPathFactory) -> Helm:
+    """The last Helm 3: what it renders has to be what Helm 4 renders."""
+    return Helm(binaries.ensure(["helm3"])["helm3"], tmp_path_factory.mktemp("helm3"))

@@ -5,6 +5,7 @@ There are no kubelets: Deployments make pods that wait, which is all that is nee
 """
 
 import asyncio
+import functools
 import json
 import ssl
 import time
@@ -72,6 +73,7 @@ class Api:
 class Cluster:
     admin: Api
     helm: Helm
+    ca: Path
 
     def token(self, account: str, pod: Object | None = None) -> Api:
         """Return the API as a ServiceAccount, by a token bound to `pod` where there is one."""
@@ -99,17 +101,33 @@ class Cluster:
 def path_of(item: Object, api: Api) -> str:
     """Return the path of an object; the plural comes from discovery."""
     prefix = f"/apis/{item['apiVersion']}" if "/" in item["apiVersion"] else "/api/v1"
-    resources = api.call("GET", prefix).body["resources"]
-    (found,) = [one for one in resources if one["kind"] == item["kind"] and "/" not in one["name"]]
+    found = _resource(api, prefix, item["kind"])
     namespace = item["metadata"].get("namespace", "default")
     place = f"/namespaces/{namespace}" if found["namespaced"] else ""
     return f"{prefix}{place}/{found['name']}"
 
 
+@functools.cache
+def _resource(api: Api, prefix: str, kind: str) -> Object:
+    """Return what discovery says of a kind."""
+    resources = api.call("GET", prefix).body["resources"]
+    (found,) = [one for one in resources if one["kind"] == kind and "/" not in one["name"]]
+    return dict(found)
+
+
 @contextmanager
-def installed(folder: Path) -> Iterator[Cluster]:
-    """Yield a cluster with the release, two nodes and their blades."""
-    helm = binaries.ensure(["helm"])["helm"]
+def installed(
+    folder: Path, program: str = "helm", chart: Path = CHART, *kinds: Object
+) -> Iterator[Cluster]:
+    """Yield a cluster with the release, two nodes and their blades.
+
+    Args:
+        folder: of the cluster; empty.
+        program: the Helm that installs it.
+        chart: what it installs.
+        kinds: CRDs of others that are there before.
+    """
+    helm = binaries.ensure([program])[program]
     plane = ControlPlane(folder / "plane")
     try:
         asyncio.run(plane.start())
@@ -117,8 +135,11 @@ def installed(folder: Path) -> Iterator[Cluster]:
         cluster = Cluster(
             Api(plane.server, context, plane.keys.users["admin"].token),
             Helm(helm, folder, {"KUBECONFIG": str(plane.kubeconfig)}),
+            plane.keys.ca,
         )
-        cluster.release("install", RELEASE, str(CHART), "--create-namespace")
+        for kind in kinds:
+            cluster.admin.create("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", kind)
+        cluster.release("install", RELEASE, str(chart), "--create-namespace")
         wait_served(cluster.admin)
         for name in ("gpu-1", "gpu-2"):
             cluster.admin.create(

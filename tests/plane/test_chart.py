@@ -3,14 +3,17 @@
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from chart.helm import CHART, NAMESPACE, RELEASE, ROOT, Object, kinds
+from chart.helm import CHART, NAMESPACE, RELEASE, ROOT, Helm, Object, is_hook, kinds
 from plane import chart_cluster
 from plane.chart_cluster import BLADES, WAIT_S, Cluster, path_of
+from plane.chart_versions import previous
+from tramontane.lab import binaries
 
 # A first helm is built in a fixture, which takes minutes.
 pytestmark = [pytest.mark.plane, pytest.mark.timeout(300, func_only=True)]
@@ -25,7 +28,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 def test_install_creates_every_object(installed: Cluster) -> None:
-    rendered = installed.helm.template()
+    rendered = [item for item in installed.helm.template() if not is_hook(item)]
     assert len(kinds(rendered, "CustomResourceDefinition")) == 5
     missing = []
     for item in rendered:
@@ -96,6 +99,31 @@ def test_an_upgrade_meets_no_conflict_and_changes_what_it_is_told(installed: Clu
     assert len(installed.admin.call("GET", BLADES).body["items"]) == 2
 
 
+def test_a_field_that_a_component_wrote_would_be_a_conflict(installed: Cluster) -> None:
+    """That no upgrade meets one says something: Helm 4 does not write over others' fields."""
+    name = "tramontane-scheduler"
+    place = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{name}"
+    written = installed.admin.call(
+        "PATCH",
+        f"{place}?fieldManager=tramontane-operator&force=true",
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": name},
+            "spec": {"replicas": 4},
+        },
+        "application/apply-patch+yaml",
+    )
+    assert written.status == 200, written.message
+    change = ("upgrade", RELEASE, str(CHART), "--namespace", NAMESPACE)
+    values = {"scheduler": {"replicas": 5}}
+    refused = installed.helm.run(*change, values=values)
+    assert refused.returncode != 0
+    assert "tramontane-operator" in refused.stderr
+    forced = installed.helm.run(*change, "--force-conflicts", values=values)
+    assert forced.returncode == 0, forced.stderr
+
+
 def test_an_uninstall_keeps_crds_and_data_and_a_new_install_takes_them_up(
     installed: Cluster,
 ) -> None:
@@ -107,3 +135,25 @@ def test_an_uninstall_keeps_crds_and_data_and_a_new_install_takes_them_up(
     assert not {name for name in names if name.startswith("tramontane")}
     installed.release("install", RELEASE, str(CHART))
     assert len(installed.admin.call("GET", BLADES).body["items"]) == 2
+
+
+@pytest.fixture
+def helm4() -> Path:
+    """The newer of the two Helms, both built here, where no time-out counts."""
+    return binaries.ensure(["helm", "helm3"])["helm"]
+
+
+def test_a_release_of_helm_3_goes_on_under_helm_4(helm4: Path, tmp_path: Path) -> None:
+    """It stays with client-side apply, as it was born; asked for, Helm 4 takes it over."""
+    old = previous(tmp_path)
+    with chart_cluster.installed(tmp_path, "helm3", old) as cluster:
+        newer = replace(cluster, helm=Helm(helm4, tmp_path, cluster.helm.environment))
+        said = newer.release("upgrade", RELEASE, str(CHART), values={"logLevel": "debug"})
+        assert "helm test tramontane" in said
+        newer.release(
+            "upgrade", RELEASE, str(CHART), "--server-side=true", values={"logLevel": "info"}
+        )
+        said = cluster.release("upgrade", RELEASE, str(CHART), values={"dryRun": True})
+        assert "DRY RUN" in said
+        assert len(newer.admin.call("GET", CRDS).body["items"]) == 5
+        assert len(newer.admin.call("GET", BLADES).body["items"]) == 2

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from chart.helm import NAMESPACE, Object, kinds
+from chart.helm import NAMESPACE, Object, is_hook, kinds
 from plane import chart_cluster
-from plane.chart_cluster import BLADES, MERGE, WAIT_S, Answer, Api, Cluster, blade
+from plane.chart_cluster import BLADES, MERGE, WAIT_S, Answer, Api, Cluster, blade, path_of
+from plane.chart_rights import ALLOWED, REFUSED, may, questions
 
 # A first helm is built in a fixture, which takes minutes.
 pytestmark = [pytest.mark.plane, pytest.mark.timeout(300, func_only=True)]
@@ -17,138 +18,14 @@ LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 APPLY = "application/apply-patch+yaml"
 
-ALLOWED = {
-    "tramontane-operator": """
-        list watch                 tramontane.dev/nodepools
-        patch                      tramontane.dev/nodepools/status
-        get list watch delete      tramontane.dev/trainingjobs
-        patch                      tramontane.dev/trainingjobs/status
-        update                     tramontane.dev/trainingjobs/finalizers
-        get list watch             tramontane.dev/inferencedeployments
-        patch                      tramontane.dev/inferencedeployments/status
-        update                     tramontane.dev/inferencedeployments/finalizers
-        list watch create patch delete    tramontane.dev/blades
-        patch                      tramontane.dev/blades/status
-        list watch create patch delete    tramontane.dev/gangs
-        get list watch patch       nodes
-        patch                      nodes/status
-        get list watch create patch delete    pods
-        get                        pods/log
-        create                     pods/eviction
-        get create patch delete    services
-        get create patch           configmaps
-        get list create patch delete    apps/controllerrevisions
-        get create patch           apps/deployments
-        get create patch           networking.k8s.io/networkpolicies
-        get create patch delete    discovery.k8s.io/endpointslices
-        get create patch           gateway.networking.k8s.io/httproutes
-        get                        scheduling.k8s.io/priorityclasses
-        create patch               events.k8s.io/events
-        create list watch          coordination.k8s.io/leases@tramontane-system
-        get update                 coordination.k8s.io/leases@tramontane-system/tramontane-operator
-        list                       coordination.k8s.io/leases@kube-node-lease
-    """,
-    "tramontane-scheduler": """
-        list watch                 tramontane.dev/nodepools
-        list watch                 tramontane.dev/blades
-        list watch                 tramontane.dev/gangs
-        patch                      tramontane.dev/gangs/status
-        list watch                 nodes
-        get list watch             pods
-        create                     pods/binding
-        patch                      pods/status
-        create patch               events.k8s.io/events
-        get list watch             scheduling.k8s.io/podgroups
-        get list watch             scheduling.k8s.io/workloads
-        get list watch             scheduling.volcano.sh/podgroups
-        get list watch             scheduling.x-k8s.io/podgroups
-        get list watch             jobset.x-k8s.io/jobsets
-        create                     coordination.k8s.io/leases@tramontane-system
-        get update                 coordination.k8s.io/leases@tramontane-system/tramontane-scheduler
-    """,
-    "tramontane-agent": """
-        get                        tramontane.dev/blades
-        patch                      tramontane.dev/blades/status
-        create patch               coordination.k8s.io/leases@tramontane-system
-    """,
-}
-REFUSED = {
-    "tramontane-operator": """
-        get list watch             secrets
-        create patch update        tramontane.dev/trainingjobs
-        create patch delete        tramontane.dev/nodepools
-        patch update               tramontane.dev/gangs/status
-        create                     pods/exec
-        create delete              nodes
-        update                     coordination.k8s.io/leases@tramontane-system/tramontane-scheduler
-        update                     coordination.k8s.io/leases@tramontane-system/blade-gpu-1
-        update                     coordination.k8s.io/leases@kube-node-lease
-        create                     rbac.authorization.k8s.io/clusterroles
-        impersonate                users
-    """,
-    "tramontane-scheduler": """
-        get list watch             secrets
-        create delete patch        pods
-        patch                      nodes
-        create patch delete        tramontane.dev/gangs
-        patch                      tramontane.dev/blades/status
-        patch                      tramontane.dev/trainingjobs/status
-        update                     coordination.k8s.io/leases@tramontane-system/tramontane-operator
-    """,
-    "tramontane-agent": """
-        get list watch             secrets
-        list watch                 pods
-        get list patch             nodes
-        patch                      nodes/status
-        list watch create patch update delete    tramontane.dev/blades
-        get list                   tramontane.dev/nodepools
-        patch                      tramontane.dev/gangs/status
-        get update delete          coordination.k8s.io/leases@tramontane-system
-        get                        coordination.k8s.io/leases@kube-node-lease
-    """,
-}
-
-
-def questions(table: str) -> Iterator[Object]:
-    """Yield the resourceAttributes of each `verb… group/resource[/sub][@namespace[/name]]`."""
-    for line in table.strip().splitlines():
-        *verbs, subject = line.split()
-        what, _, where = subject.partition("@")
-        parts = what.split("/")
-        group = parts.pop(0) if "." in parts[0] or parts[0] == "apps" else ""
-        namespace, _, name = where.partition("/")
-        for verb in verbs:
-            yield {
-                "verb": verb,
-                "group": group,
-                "resource": parts[0],
-                "subresource": parts[1] if len(parts) > 1 else "",
-                "namespace": namespace or "research",
-                "name": name,
-            }
-
 
 @pytest.mark.parametrize("account", ALLOWED)
 @pytest.mark.parametrize(("table", "wanted"), [(ALLOWED, True), (REFUSED, False)])
 def test_each_account_may_do_its_work_and_no_more(
     installed: Cluster, account: str, table: dict[str, str], wanted: bool
 ) -> None:
-    wrong = []
-    for attributes in questions(table[account]):
-        review = installed.admin.create(
-            "/apis/authorization.k8s.io/v1/subjectaccessreviews",
-            {
-                "apiVersion": "authorization.k8s.io/v1",
-                "kind": "SubjectAccessReview",
-                "spec": {
-                    "user": f"system:serviceaccount:{NAMESPACE}:{account}",
-                    "groups": ["system:serviceaccounts", "system:authenticated"],
-                    "resourceAttributes": attributes,
-                },
-            },
-        )
-        if review["status"]["allowed"] is not wanted:
-            wrong.append(attributes)
+    user = f"system:serviceaccount:{NAMESPACE}:{account}"
+    wrong = [one for one in questions(table[account]) if may(installed, user, one) is not wanted]
     assert not wrong
 
 
@@ -179,6 +56,9 @@ def test_the_roles_grant_nothing_that_the_tables_do_not_name(installed: Cluster)
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with chart_cluster.installed(tmp_path_factory.mktemp("chart")) as cluster:
+        for item in cluster.helm.template():  # of `helm test`, which makes them when it runs
+            if is_hook(item) and item["kind"] != "Pod":
+                cluster.admin.create(path_of(item, cluster.admin), item)
         yield cluster
 
 
@@ -356,3 +236,151 @@ def test_the_policies_leave_others_alone(agent: Api, installed: Cluster) -> None
         APPLY,
     )
     assert answer.status == 200, answer.message
+
+
+def foreign_pod(name: str, **spec: Any) -> Object:
+    """Return a pod of somebody else's."""
+    containers = [{"name": "main", "image": "registry.example/train:1"}]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name},
+        "spec": {"containers": containers, **spec},
+    }
+
+
+@pytest.fixture(scope="module")
+def research(installed: Cluster) -> str:
+    """A namespace of people who train, with a Secret and a pod of theirs; gives its path."""
+    core = "/api/v1/namespaces"
+    installed.admin.create(
+        core, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "research"}}
+    )
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "token"}}
+    installed.admin.create(f"{core}/research/secrets", secret)
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
+    installed.admin.call("POST", f"{core}/research/serviceaccounts", account)
+    pod = foreign_pod("theirs", schedulerName="tramontane-scheduler")
+    installed.admin.create(f"{core}/research/pods", pod)
+    return f"{core}/research"
+
+
+TOKEN: Object = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+
+
+@pytest.mark.parametrize("account", ALLOWED)
+@pytest.mark.parametrize(
+    ("asked", "body"),
+    [
+        pytest.param("GET /secrets", None, id="list-secrets"),
+        pytest.param("GET /secrets/token", None, id="read-a-secret"),
+        pytest.param("POST /pods/theirs/exec?command=id", None, id="exec"),
+        pytest.param("POST /serviceaccounts/default/token", TOKEN, id="take-an-account"),
+        pytest.param("DELETE ", None, id="delete-the-namespace"),
+    ],
+)
+def test_no_component_s_token_opens_what_is_people_s(
+    installed: Cluster, research: str, account: str, asked: str, body: Object | None
+) -> None:
+    method, _, tail = asked.partition(" ")
+    answer = installed.token(account).call(method, research + tail, body)
+    assert answer.status == 403, answer.body
+    assert "cannot" in answer.message
+
+
+@pytest.mark.parametrize(
+    ("account", "method", "tail"),
+    [
+        pytest.param("tramontane-scheduler", "DELETE", "/pods/theirs", id="scheduler-delete"),
+        pytest.param("tramontane-scheduler", "POST", "/pods", id="scheduler-create"),
+        pytest.param("tramontane-scheduler", "PATCH", "/pods/theirs", id="scheduler-patch"),
+        pytest.param("tramontane-scheduler", "POST", "/pods/theirs/eviction", id="scheduler-evict"),
+        pytest.param("tramontane-agent", "GET", "/pods", id="agent-list"),
+        pytest.param("tramontane-agent", "DELETE", "/pods/theirs", id="agent-delete"),
+        pytest.param("tramontane-doctor", "GET", "/pods", id="doctor-list"),
+        pytest.param("tramontane-doctor", "DELETE", "/pods/theirs", id="doctor-delete"),
+    ],
+)
+def test_only_the_operator_deletes_pods(
+    installed: Cluster, research: str, account: str, method: str, tail: str
+) -> None:
+    body = foreign_pod("mine") if method in {"POST", "PATCH"} else None
+    kind = MERGE if method == "PATCH" else "application/json"
+    answer = installed.token(account).call(method, research + tail, body, kind)
+    assert answer.status == 403, answer.body
+    assert "cannot" in answer.message
+
+
+def test_the_scheduler_binds_a_pod_and_says_why_it_waits(installed: Cluster, research: str) -> None:
+    scheduler = installed.token("tramontane-scheduler")
+    waits = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+    said = scheduler.call(
+        "PATCH",
+        f"{research}/pods/theirs/status",
+        {"status": {"conditions": [waits]}},
+        "application/strategic-merge-patch+json",
+    )
+    assert said.status == 200, said.message
+    target = {"apiVersion": "v1", "kind": "Node", "name": "gpu-1"}
+    bound = scheduler.call(
+        "POST",
+        f"{research}/pods/theirs/binding",
+        {
+            "apiVersion": "v1",
+            "kind": "Binding",
+            "metadata": {"name": "theirs"},
+            "target": target,
+        },
+    )
+    assert bound.status == 201, bound.message
+    there = installed.admin.call("GET", f"{research}/pods/theirs").body
+    assert there["spec"]["nodeName"] == "gpu-1"
+
+
+@pytest.mark.parametrize(
+    ("role", "allowed", "refused"),
+    [
+        pytest.param(
+            "view",
+            "get list watch tramontane.dev/trainingjobs",
+            "create patch delete tramontane.dev/trainingjobs",
+            id="view",
+        ),
+        pytest.param(
+            "edit",
+            "create patch update delete tramontane.dev/trainingjobs",
+            "create patch tramontane.dev/gangs",
+            id="edit",
+        ),
+        pytest.param(
+            "admin",
+            "create patch update delete tramontane.dev/inferencedeployments",
+            "patch tramontane.dev/trainingjobs/status",
+            id="admin",
+        ),
+    ],
+)
+def test_people_s_own_roles_know_our_kinds(
+    installed: Cluster, research: str, role: str, allowed: str, refused: str
+) -> None:
+    assert research
+    user = f"{role}-of-research"
+    installed.admin.create(
+        "/apis/rbac.authorization.k8s.io/v1/namespaces/research/rolebindings",
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": {"name": user},
+            "roleRef": {
+                "apiGroup": "rbac.authorization.k8s.io",
+                "kind": "ClusterRole",
+                "name": role,
+            },
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
+        },
+    )
+    deadline = time.monotonic() + WAIT_S  # the roles are put together by a controller
+    while not all(may(installed, user, one) for one in questions(allowed)):
+        assert time.monotonic() < deadline, f"{user} must be able to {allowed}"
+        time.sleep(0.1)
+    assert not [one for one in questions(refused) if may(installed, user, one)]

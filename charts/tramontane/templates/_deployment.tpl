@@ -1,6 +1,7 @@
 {{/*
-The Deployment of a component that leads by Lease: operator and scheduler differ in their module.
-Argument: dict root, component, module.
+The Deployment of a component that leads by Lease: operator and scheduler differ in their module,
+and in what the operator alone has.
+Argument: dict root, component, module, args (list), ports (list).
 */}}
 {{- define "tramontane.deployment" -}}
 {{- $values := index .root.Values .component -}}
@@ -46,27 +47,39 @@ spec:
           imagePullPolicy: {{ .root.Values.image.pullPolicy }}
           command: [python, -m, {{ .module }}]
           args:
-            - --namespace={{ .root.Release.Namespace }}
-            - --identity=$(POD_NAME)
-            - --metrics-port={{ .root.Values.metrics.port }}
-            - --metrics-bind=$(POD_IP)
-            - --log-level={{ .root.Values.logLevel }}
-            {{- with $values.extraArgs }}
+            {{- include "tramontane.commonArgs" .root | nindent 12 }}
+            {{- with concat (.args | default list) $values.extraArgs }}
             {{- toYaml . | nindent 12 }}
             {{- end }}
           env:
             - name: TRAMONTANE_IMAGE
-              value: {{ include "tramontane.image" .root | quote }}
+              value: {{ include "tramontane.agentImage" .root | quote }}
             - name: POD_NAME
               valueFrom: {fieldRef: {fieldPath: metadata.name}}
             - name: POD_IP
               valueFrom: {fieldRef: {fieldPath: status.podIP}}
             - {name: PYTHONDONTWRITEBYTECODE, value: "1"}
-          {{- include "tramontane.portAndProbes" .root | nindent 10 }}
+            {{- with $values.extraEnv }}
+            {{- toYaml . | nindent 12 }}
+            {{- end }}
+          ports:
+            - {name: metrics, containerPort: {{ .root.Values.metrics.port }}, protocol: TCP}
+            {{- with .ports }}
+            {{- toYaml . | nindent 12 }}
+            {{- end }}
+          {{- include "tramontane.probes" .root | nindent 10 }}
           resources:
             {{- toYaml $values.resources | nindent 12 }}
           securityContext:
             allowPrivilegeEscalation: false
             readOnlyRootFilesystem: true
             capabilities: {drop: [ALL]}
+          {{- with $values.extraVolumeMounts }}
+          volumeMounts:
+            {{- toYaml . | nindent 12 }}
+          {{- end }}
+      {{- with $values.extraVolumes }}
+      volumes:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
 {{- end -}}

@@ -1,4 +1,4 @@
-{{/* Cut so that the longest suffix, -scheduler-metrics, still ends within 63 characters. */}}
+{{/* Cut so that the longest suffix, of 19 characters, still ends within 63 characters. */}}
 {{- define "tramontane.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 44 | trimSuffix "-" -}}
@@ -32,21 +32,41 @@ app.kubernetes.io/component: {{ . }}
 {{- end }}
 {{- end -}}
 
+{{/* Argument: dict root, component. Where the values say nothing of an account, it is the chart's. */}}
 {{- define "tramontane.serviceAccount" -}}
-{{- $values := index .root.Values .component -}}
-{{- if $values.serviceAccount.name -}}
-{{- $values.serviceAccount.name -}}
-{{- else if $values.serviceAccount.create -}}
+{{- $account := (index .root.Values .component).serviceAccount | default (dict "create" true) -}}
+{{- if $account.name -}}
+{{- $account.name -}}
+{{- else if $account.create -}}
 {{- printf "%s-%s" (include "tramontane.fullname" .root) .component -}}
 {{- else -}}
 default
 {{- end -}}
 {{- end -}}
 
+{{/* Argument: dict root, image (repository, tag, digest). Tag and digest may stand together. */}}
+{{- define "tramontane.imageOf" -}}
+{{- with (.root.Values.global).imageRegistry | default .root.Values.image.registry }}{{ trimSuffix "/" . }}/{{ end -}}
+{{- .image.repository }}:{{ .image.tag | default .root.Chart.AppVersion -}}
+{{- with .image.digest }}@{{ . }}{{ end -}}
+{{- end -}}
+
+{{/* Of operator, scheduler and command line. */}}
 {{- define "tramontane.image" -}}
-{{- with .Values.image.registry }}{{ trimSuffix "/" . }}/{{ end -}}
-{{- .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion -}}
-{{- with .Values.image.digest }}@{{ . }}{{ end -}}
+{{- include "tramontane.imageOf" (dict "root" . "image" .Values.image) -}}
+{{- end -}}
+
+{{/* Of the agent, and of the pods that test and reset blades. */}}
+{{- define "tramontane.agentImage" -}}
+{{- include "tramontane.imageOf" (dict "root" . "image" .Values.agent.image) -}}
+{{- end -}}
+
+{{/* The secrets of the release and of the umbrella chart, each once; nothing where there are none. */}}
+{{- define "tramontane.pullSecrets" -}}
+{{- with concat ((.Values.global).imagePullSecrets | default list) .Values.imagePullSecrets | uniq }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end -}}
 
 {{/* Without the chart's version: a new chart with the same pods must not restart a fleet of agents. */}}
@@ -71,10 +91,7 @@ annotations:
 {{- define "tramontane.podScheduling" -}}
 {{- $values := index .root.Values .component -}}
 serviceAccountName: {{ include "tramontane.serviceAccount" . }}
-{{- with .root.Values.imagePullSecrets }}
-imagePullSecrets:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
+{{- include "tramontane.pullSecrets" .root }}
 {{- with $values.priorityClassName }}
 priorityClassName: {{ . }}
 {{- end }}
@@ -88,10 +105,20 @@ tolerations:
 {{- end }}
 {{- end -}}
 
-{{/* Port and probes: every process serves /metrics, /healthz and /readyz on one port. */}}
-{{- define "tramontane.portAndProbes" -}}
-ports:
-  - {name: metrics, containerPort: {{ .Values.metrics.port }}, protocol: TCP}
+{{/* Arguments that all components take. */}}
+{{- define "tramontane.commonArgs" -}}
+- --namespace={{ .Release.Namespace }}
+- --identity=$(POD_NAME)
+- --metrics-port={{ .Values.metrics.port }}
+- --metrics-bind=$(POD_IP)
+- --log-level={{ .Values.logLevel }}
+{{- if ne .Values.metrics.detail "normal" }}
+- --metrics-detail={{ .Values.metrics.detail }}
+{{- end }}
+{{- end -}}
+
+{{/* Probes: every process serves /metrics, /healthz and /readyz on one port, called metrics. */}}
+{{- define "tramontane.probes" -}}
 startupProbe:
   httpGet: {path: /healthz, port: metrics}
   periodSeconds: 2

@@ -1,6 +1,7 @@
 {{/*
 A role and its binding to the ServiceAccount of a component.
-Argument: dict root, component, rules (a list), namespaced (bool) and, for a Role elsewhere, namespace.
+Argument: dict root, component, rules (a list), namespaced (bool) and, for a Role elsewhere, namespace;
+annotations where there are some.
 */}}
 {{- define "tramontane.grant" -}}
 {{- $name := printf "%s-%s" (include "tramontane.fullname" .root) .component -}}
@@ -15,6 +16,10 @@ metadata:
   {{- end }}
   labels:
     {{- include "tramontane.labels" . | nindent 4 }}
+  {{- with .annotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
 rules:
   {{- .rules | nindent 2 }}
 ---
@@ -27,6 +32,10 @@ metadata:
   {{- end }}
   labels:
     {{- include "tramontane.labels" . | nindent 4 }}
+  {{- with .annotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
 roleRef:
   apiGroup: rbac.authorization.k8s.io
   kind: {{ ternary "Role" "ClusterRole" .namespaced }}
