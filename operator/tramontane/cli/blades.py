@@ -1,10 +1,10 @@
-"""`tramontane blade`: what is known of GPU servers, and a person's word on them.
+"""`tramontane blade`, `quarantine`, `release`: what is known of GPU servers, and a person's word.
 
-Everything heavy is imported inside the commands, so that `--help` answers at once.
+`blade hold` and `blade release` are other names of the latter two. Everything heavy is imported
+inside the commands, so that `--help` answers at once.
 """
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,33 +13,32 @@ from tramontane.cli import options
 
 if TYPE_CHECKING:
     from tramontane.api.blade import Blade
-    from tramontane.kube.client import Client
 
 
 @click.group()
 def blade() -> None:
-    """Look at blades, hold them, release them."""
+    """Look at blades one by one; hold them, release them."""
 
 
-@blade.command("list")
-@options.kubeconfig
-@click.option("--pool", metavar="NAME", help="Only blades of this pool.")
+@blade.command("list", epilog=options.examples("tramontane blade list --state quarantined"))
+@options.pool
 @click.option("--state", "states", multiple=True, metavar="STATE", help="Only in this state.")
-@options.as_list
+@options.output
+@options.cluster
 def list_(
-    *, kubeconfig: Path | None, pool: str | None, states: tuple[str, ...], output: str | None
+    *, cluster: options.Cluster, pool: str | None, states: tuple[str, ...], output: str
 ) -> None:
     """List blades with their state and what is wrong with them."""
     from tramontane.api.blade import Blade  # noqa: PLC0415
     from tramontane.cli import bladeview, session, tables  # noqa: PLC0415
 
     wanted = _states(states)
-    found = session.run(kubeconfig, lambda client: session.blades_of(client, pool))
+    found = session.run(cluster, lambda client: session.blades_of(client, pool))
     if wanted:
         found = [raw for raw in found if (raw.get("status") or {}).get("state") in wanted]
-    if output == "json":
-        tables.show_json(tables.list_of(found))
-    elif not found:
+    if tables.show_for_programs(output, lambda: tables.list_of(found)):
+        return
+    if not found:
         click.echo("no blades found", err=True)
     else:
         blades = [Blade.model_validate(raw) for raw in found]
@@ -47,111 +46,144 @@ def list_(
 
 
 @blade.command()
-@click.argument("name")
-@options.kubeconfig
-@options.as_one
-def show(*, name: str, kubeconfig: Path | None, output: str | None) -> None:
+@click.argument("name", shell_complete=options.complete("blades"))
+@options.output
+@options.cluster
+def show(*, name: str, cluster: options.Cluster, output: str) -> None:
     """Show all that is known of one blade: faults, tests, repairs, incidents."""
     from tramontane.api.blade import Blade  # noqa: PLC0415
     from tramontane.cli import bladeview, session, tables  # noqa: PLC0415
     from tramontane.kube.resources import BLADES  # noqa: PLC0415
 
-    raw = session.run(kubeconfig, lambda client: session.get(client, BLADES, name))
-    if output == "json":
-        tables.show_json(raw)
-        return
-    lines, more = bladeview.story(Blade.model_validate(raw), time.time())
-    click.echo("\n".join(lines))
-    for one in more:
-        click.echo()
-        tables.show(one)
+    raw = session.run(cluster, lambda client: session.get(client, BLADES, name))
+    tables.show_answer(
+        output, lambda: raw, lambda: bladeview.story(Blade.model_validate(raw), time.time())
+    )
 
 
-@blade.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+_names = click.argument(
+    "names",
+    nargs=-1,
+    required=True,
+    metavar="BLADE...",
+    shell_complete=options.complete("blades"),
+)
+
+
+@click.command(
+    epilog=options.examples(
+        'tramontane quarantine gpu-0417 gpu-0422 --reason "fan swap, ticket 4711"',
+        'tramontane quarantine gpu-0417 --reason "fan swap" --dry-run',
+    )
+)
+@_names
 @options.reason(required=True)
 @options.by
-@options.kubeconfig
-def hold(*, names: tuple[str, ...], reason: str, by: str | None, kubeconfig: Path | None) -> None:
+@options.changing
+@options.cluster
+def quarantine(
+    *,
+    names: tuple[str, ...],
+    reason: str,
+    by: str | None,
+    cluster: options.Cluster,
+    yes: bool,
+    dry_run: bool,
+) -> None:
     """Take blades out of work: nothing new starts there, what runs may end.
 
-    Budget and breaker do not refuse a person, but what is held counts in the budget.
+    Budget and breaker do not refuse a person, but what is held counts in the budget. The plan says
+    who uses the blades, and what is left of budget and spares.
     """
-    from tramontane.cli import session, wishes  # noqa: PLC0415
+    from tramontane.cli import bladeword, changes, effects, session, wishes  # noqa: PLC0415
 
-    who = session.person(by, kubeconfig)
+    who = session.person(by, cluster)
+    names = _plain(names)
+    scene = session.run(cluster, lambda client: bladeword.look(client, names, with_uses=True))
+    plan = effects.hold(scene.blades, scene.uses, scene.pools, reason, who)
+    if not changes.agreed(plan, yes=yes, dry_run=dry_run):
+        return
 
     def word(one: "Blade") -> Any:
         return wishes.hold(one, reason, who, time.time())
 
-    _patch_all(kubeconfig, names, word)
+    session.run(cluster, lambda client: bladeword.write(client, names, word))
     for name in names:
         click.echo(f"Blade {name}: held by {who}: {reason}")
     click.echo(
         "No new work starts there; what runs stays until it ends.\n"
-        f'Undo: tramontane blade release {" ".join(names)} --reason "…"'
+        f'Undo: tramontane release {" ".join(names)} --reason "…"'
     )
 
 
-@blade.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.command(
+    epilog=options.examples(
+        'tramontane release gpu-0417 --reason "new fan"',
+        'tramontane release gpu-0417 --reason "was no fault" --skip-burn-in',
+    )
+)
+@_names
 @options.reason(required=True)
 @click.option("--skip-burn-in", is_flag=True, help="Back to work without the pool's tests.")
 @options.by
-@options.kubeconfig
+@options.changing
+@options.cluster
 def release(
     *,
     names: tuple[str, ...],
     reason: str,
     skip_burn_in: bool,
     by: str | None,
-    kubeconfig: Path | None,
+    cluster: options.Cluster,
+    yes: bool,
+    dry_run: bool,
 ) -> None:
     """Take blades back: ends a hold, a quarantine, a failed test or an RMA until now.
 
-    A fault that is seen again afterwards takes the blade out again.
+    A fault that the blade's agent still reports takes it out again.
     """
-    from tramontane.cli import session, wishes  # noqa: PLC0415
+    from tramontane.cli import bladeword, changes, effects, session, wishes  # noqa: PLC0415
 
-    who = session.person(by, kubeconfig)
+    who = session.person(by, cluster)
+    names = _plain(names)
+    scene = session.run(cluster, lambda client: bladeword.look(client, names))
+    out = [one for one in scene.blades if not wishes.is_working(one)]
+    for one in scene.blades:
+        if one not in out:
+            click.echo(f"Blade {one.metadata.name}: Healthy already; left as it is")
+    if not out:
+        return
+    plan = effects.release(out, scene.pools, reason, who, skip_burn_in=skip_burn_in)
+    if not changes.agreed(plan, yes=yes, dry_run=dry_run):
+        return
 
     def word(one: "Blade") -> Any:
         if wishes.is_working(one):
             return None
         return wishes.release(one, reason, who, time.time(), skip_burn_in=skip_burn_in)
 
-    done = _patch_all(kubeconfig, names, word)
-    for name in names:
-        told = f"released by {who}: {reason}" if name in done else "Healthy already; left as it is"
+    outs = tuple(one.metadata.name for one in out)
+    done = session.run(cluster, lambda client: bladeword.write(client, outs, word))
+    for name in outs:
+        told = f"released by {who}: {reason}" if name in done else "Healthy by now; left as it is"
         click.echo(f"Blade {name}: {told}")
     if done:
         tests = "at once, untested" if skip_burn_in else "when it has passed the pool's tests"
         click.echo(
-            f'It works again {tests}.\nUndo: tramontane blade hold {" ".join(done)} --reason "…"'
+            f'It works again {tests}.\nUndo: tramontane quarantine {" ".join(done)} --reason "…"'
         )
 
 
-def _patch_all(kubeconfig: Path | None, names: tuple[str, ...], word: Any) -> list[str]:
-    """Write a word to all blades, if all of them exist; return those that needed it."""
-    from tramontane.api.blade import Blade  # noqa: PLC0415
-    from tramontane.cli import session  # noqa: PLC0415
+blade.add_command(quarantine, "hold")
+blade.add_command(release)
+
+
+def _plain(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names without `blade/` before them, each once."""
+    from tramontane.cli import objects  # noqa: PLC0415
     from tramontane.kube.resources import BLADES  # noqa: PLC0415
 
-    async def work(client: "Client") -> list[str]:
-        # A name that is wrong must not leave half of the blades held.
-        blades = [
-            Blade.model_validate(await session.get(client, BLADES, name))
-            for name in dict.fromkeys(names)
-        ]
-        done = []
-        for one in blades:
-            patch = word(one)
-            if patch is not None:
-                await client.merge_patch(BLADES, one.metadata.name, patch)
-                done.append(one.metadata.name)
-        return done
-
-    return session.run(kubeconfig, work)
+    return tuple(dict.fromkeys(objects.parse(name, [BLADES]).name for name in names))
 
 
 def _states(given: tuple[str, ...]) -> frozenset[str]:

@@ -8,6 +8,7 @@ from tramontane.api.reasons import BladeReason
 from tramontane.cli.tables import Table, age, facts
 from tramontane.cli.wishes import is_held
 
+SHORT = ("NAME", "STATE", "REASON", "MESSAGE")
 _LIST = ("NAME", "POOL", "STATE", "SINCE", "VERDICT", "ACTION", "REASON")
 _WIDE = (*_LIST, "FAULTS", "DRIVER", "LEMON", "HELD BY", "MESSAGE")
 _OUT = frozenset({BladeState.QUARANTINED, BladeState.DRAINING, BladeState.REPAIRING})
@@ -27,6 +28,17 @@ def behind_breaker(blades: Iterable[Blade]) -> list[Blade]:
         if one.status.reason is BladeReason.BREAKER_OPEN
         or (one.status.state in _OUT and one.status.reason is not BladeReason.HELD_BY_PERSON)
     ]
+
+
+def short_row(blade: Blade) -> tuple[str, ...]:
+    """Return one row under the headings `SHORT`."""
+    status = blade.status
+    return (
+        blade.metadata.name,
+        status.state or "not seen yet",
+        status.reason or "",
+        status.message or "",
+    )
 
 
 def _row(blade: Blade, now: float) -> tuple[str, ...]:

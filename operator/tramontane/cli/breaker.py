@@ -4,16 +4,20 @@ Everything heavy is imported inside the commands, so that `--help` answers at on
 """
 
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tramontane.cli import options
 
 if TYPE_CHECKING:
+    from tramontane.api.blade import Blade
     from tramontane.api.nodepool import NodePool
+    from tramontane.cli.tables import Table
     from tramontane.kube.client import Client
+
+_pool = click.argument("pool", shell_complete=options.complete("nodepools"))
 
 
 @click.group()
@@ -21,57 +25,83 @@ def breaker() -> None:
     """Look at the breaker of a pool, and close it."""
 
 
-@breaker.command()
-@click.argument("pool")
-@options.kubeconfig
-def show(*, pool: str, kubeconfig: Path | None) -> None:
+@breaker.command(
+    short_help="Show whether it is open, why, and what waits behind it.",
+    epilog=options.examples("tramontane breaker show paris-a"),
+)
+@_pool
+@options.output
+@options.cluster
+def show(*, pool: str, cluster: options.Cluster, output: str) -> None:
     """Show whether the breaker is open, why, and which blades wait behind it."""
-    from tramontane.api.blade import Blade  # noqa: PLC0415
-    from tramontane.api.nodepool import BreakerState, NodePool  # noqa: PLC0415
+    from tramontane.api.nodepool import BreakerState  # noqa: PLC0415
     from tramontane.cli import bladeview, poolview, session, tables  # noqa: PLC0415
-    from tramontane.kube.resources import NODEPOOLS  # noqa: PLC0415
 
-    async def look(client: "Client") -> tuple["NodePool", list[Blade]]:
-        found = NodePool.model_validate(await session.get(client, NODEPOOLS, pool))
-        blades = [Blade.model_validate(raw) for raw in await session.blades_of(client, pool)]
-        return found, blades
-
-    found, blades = session.run(kubeconfig, look)
-    now = time.time()
-    facts = [("Pool", pool), *poolview.breaker_facts(found, now)]
-    click.echo("\n".join(tables.facts(facts)))
+    found, blades = session.run(cluster, lambda client: _look(client, pool))
     concerned = bladeview.behind_breaker(blades)
-    if concerned:
-        click.echo("\nOut, or to go out once it is closed:")
-        tables.show(bladeview.table(concerned, now, wide=False))
-    state = found.status.breaker.state if found.status.breaker is not None else None
-    if state is BreakerState.OPEN:
-        click.echo(f"\nWhen the cause is found: tramontane breaker close {pool}")
+    breaker = found.status.breaker
+    now = time.time()
+
+    def content() -> dict[str, Any]:
+        names = [one.metadata.name for one in concerned]
+        told = breaker.to_dict() if breaker is not None else {"state": BreakerState.CLOSED.value}
+        return {"pool": pool, "breaker": told, "blades": names}
+
+    def view() -> tuple[list[str], list["Table"]]:
+        lines = tables.facts([("Pool", pool), *poolview.breaker_facts(found, now)])
+        if breaker is not None and breaker.state is BreakerState.OPEN:
+            lines.append(f"\nWhen the cause is found: tramontane breaker close {pool}")
+        table = bladeview.table(concerned, now, wide=output == "wide")
+        title = "Out, or to go out once it is closed"
+        return lines, [replace(table, title=title)] if concerned else []
+
+    tables.show_answer(output, content, view)
 
 
-@breaker.command()
-@click.argument("pool")
+@breaker.command(
+    epilog=options.examples(
+        'tramontane breaker close paris-a --reason "switch 12 replaced"',
+        "tramontane breaker close paris-a --dry-run",
+    )
+)
+@_pool
 @options.reason(required=False)
 @options.by
-@options.kubeconfig
-def close(*, pool: str, reason: str | None, by: str | None, kubeconfig: Path | None) -> None:
+@options.changing
+@options.cluster
+def close(
+    *,
+    pool: str,
+    reason: str | None,
+    by: str | None,
+    cluster: options.Cluster,
+    yes: bool,
+    dry_run: bool,
+) -> None:
     """Close the breaker: faults take blades out again, counted from now."""
     from tramontane.api.nodepool import NodePool  # noqa: PLC0415
-    from tramontane.cli import session, wishes  # noqa: PLC0415
+    from tramontane.cli import changes, effects, session, wishes  # noqa: PLC0415
     from tramontane.kube.resources import NODEPOOLS  # noqa: PLC0415
 
-    who = session.person(by, kubeconfig)
+    who = session.person(by, cluster)
+    found, blades = session.run(cluster, lambda client: _look(client, pool))
+    if wishes.close_breaker(found, reason, who, time.time()) is None:
+        click.echo(f"NodePool {pool}: the breaker is closed; left as it is")
+        return
+    plan = effects.close_breaker(found, blades, reason, who)
+    if not changes.agreed(plan, yes=yes, dry_run=dry_run):
+        return
 
-    async def work(client: "Client") -> tuple["NodePool", bool]:
-        found = NodePool.model_validate(await session.get(client, NODEPOOLS, pool))
-        patch = wishes.close_breaker(found, reason, who, time.time())
+    async def work(client: "Client") -> bool:
+        # What was shown may be old: a breaker that opened anew since has a newer time.
+        fresh = NodePool.model_validate(await session.get(client, NODEPOOLS, pool))
+        patch = wishes.close_breaker(fresh, reason, who, time.time())
         if patch is not None:
             await client.merge_patch(NODEPOOLS, pool, patch)
-        return found, patch is not None
+        return patch is not None
 
-    found, done = session.run(kubeconfig, work)
-    if not done:
-        click.echo(f"NodePool {pool}: the breaker is closed; left as it is")
+    if not session.run(cluster, work):
+        click.echo(f"NodePool {pool}: somebody has closed the breaker; left as it is")
         return
     opened = found.status.breaker
     rule = found.spec.remediation.breaker
@@ -83,3 +113,13 @@ def close(*, pool: str, reason: str | None, by: str | None, kubeconfig: Path | N
         f"kubectl patch nodepool {pool} --type merge "
         '-p \'{"spec":{"remediation":{"mode":"DryRun"}}}\''
     )
+
+
+async def _look(client: "Client", pool: str) -> tuple["NodePool", list["Blade"]]:
+    from tramontane.api.blade import Blade  # noqa: PLC0415
+    from tramontane.api.nodepool import NodePool  # noqa: PLC0415
+    from tramontane.cli import session  # noqa: PLC0415
+    from tramontane.kube.resources import NODEPOOLS  # noqa: PLC0415
+
+    found = NodePool.model_validate(await session.get(client, NODEPOOLS, pool))
+    return found, [Blade.model_validate(raw) for raw in await session.blades_of(client, pool)]

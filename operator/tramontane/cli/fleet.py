@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tramontane.api.errors import InvalidValue
+from tramontane.api.errors import InvalidValue, TramontaneError
 from tramontane.api.quantity import INT_OR_PERCENT_PATTERN, parse_duration
+from tramontane.cli import options
 
 if TYPE_CHECKING:
     from tramontane.lab.sim.study import Case
@@ -244,14 +245,7 @@ def _unavailable(_ctx: click.Context, param: click.Parameter, value: str) -> str
     help="Also play the first case with repairs that take so many times as long.",
 )
 @click.option("--sweep", "sweeps", is_flag=True, help="Change one thing at a time: a table.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="json: all figures, for programs.",
-)
+@options.output
 @click.option(
     "--plot", "plot", type=click.Path(path_type=Path, dir_okay=False, writable=True),
     help="Draw where the time goes: FILE.svg, or FILE.png (needs matplotlib).",
@@ -263,17 +257,18 @@ def fleet(*, output: str, plot: Path | None, seed: int, seeds: int, **given: Any
     repair costs. The controllers' own code decides; faults come at published rates, by seeds: the
     same seed brings the same faults to every policy.
     """
-    from tramontane.cli import fleetview  # noqa: PLC0415
+    from tramontane.cli import fleetview, tables  # noqa: PLC0415
     from tramontane.lab.sim import charts, study  # noqa: PLC0415
 
     if plot is not None:
-        charts.check(plot)
+        try:
+            charts.check(plot)
+        except TramontaneError as error:
+            raise click.BadParameter(str(error), param_hint="--plot") from error
     cases = _cases(given)
     with fleetview.progress() as progress:
         answers = list(study.ask(cases, range(seed, seed + seeds), progress))
-    if output == "json":
-        fleetview.show_json(answers)
-    else:
+    if not tables.show_for_programs(output, lambda: fleetview.content(answers)):
         fleetview.show(answers)
     if plot is not None:
         charts.write(plot, answers)

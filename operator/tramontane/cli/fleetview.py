@@ -11,7 +11,6 @@ import click
 from tramontane.api.quantity import format_duration
 from tramontane.cli.tables import Table, facts
 from tramontane.cli.tables import show as show_table
-from tramontane.cli.tables import show_json as _json
 
 if TYPE_CHECKING:
     from tramontane.lab.sim.study import Answer
@@ -47,11 +46,6 @@ def show(answers: Sequence["Answer"]) -> None:
     show_table(table(answers))
     click.echo()
     click.echo("\n".join(bars(answers)))
-
-
-def show_json(answers: Sequence["Answer"]) -> None:
-    """Print the answers for programs."""
-    _json(content(answers))
 
 
 def content(answers: Sequence["Answer"]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """`tramontane plan`: how a model would be laid out over GPUs, by which arithmetic, offline.
 
-It is the operator's own planner. Exit status: 0 for a model that fits, 1 for one that does not, 2
+It is the operator's own planner. Exit status: 0 for a model that fits, 3 for one that does not, 1
 where there is no answer.
 
 Everything heavy is imported inside the command, so that `--help` answers at once.
@@ -10,12 +10,27 @@ from pathlib import Path
 
 import click
 
-from tramontane.cli.queue import Asking, output
+from tramontane.api.errors import InvalidValue
+from tramontane.cli import options
 
-DOES_NOT_FIT = 1
+
+def _quantity(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    from tramontane.api.quantity import parse_quantity  # noqa: PLC0415
+
+    try:
+        if value is not None:
+            parse_quantity(value)
+    except InvalidValue as error:
+        raise click.BadParameter(str(error)) from error
+    return value
 
 
-@click.command(cls=Asking)
+@click.command(
+    epilog=options.examples(
+        "tramontane plan -f model.yaml",
+        "tramontane plan -f model.yaml --config config.json --gpu h200 --blades 2",
+    )
+)
 @click.option(
     "-f",
     "--filename",
@@ -50,8 +65,14 @@ DOES_NOT_FIT = 1
     default=0,
     help="Blades that there are (default: as many as it takes).",
 )
-@click.option("--ram", metavar="QUANTITY", help="Memory of a host without GPUs, such as 8Gi.")
-@output
+@click.option(
+    "--ram",
+    metavar="QUANTITY",
+    callback=_quantity,
+    help="Memory of a host without GPUs, such as 8Gi.",
+)
+@options.output
+@options.no_color
 def plan(
     *,
     manifest: str,
@@ -74,14 +95,11 @@ def plan(
     with click.open_file(manifest) as file:
         text = file.read()
     asked = planask.read(text, manifest, pool, config)
-    plans = planask.plans(asked, planask.places(asked, gpu, gpus_per_blade), blades, ram)
-    if output == "json":
-        tables.show_json(planask.to_dict(asked, plans))
-    elif output == "yaml":
-        import yaml  # noqa: PLC0415
-
-        content = planask.to_dict(asked, plans)
-        click.echo(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), nl=False)
-    else:
+    try:
+        pools = planask.places(asked, gpu, gpus_per_blade)
+    except InvalidValue as error:
+        raise click.BadParameter(str(error), param_hint="--gpu") from error
+    plans = planask.plans(asked, pools, blades, ram)
+    if not tables.show_for_programs(output, lambda: planask.to_dict(asked, plans)):
         planask.show(asked, plans)
-    raise SystemExit(0 if any(one.fits for one in plans) else DOES_NOT_FIT)
+    raise SystemExit(0 if any(one.fits for one in plans) else options.NO)

@@ -4,7 +4,6 @@ Everything heavy is imported inside the commands, so that `--help` answers at on
 """
 
 import time
-from pathlib import Path
 
 import click
 
@@ -17,18 +16,18 @@ def pool() -> None:
 
 
 @pool.command("list")
-@options.kubeconfig
-@options.as_list
-def list_(*, kubeconfig: Path | None, output: str | None) -> None:
+@options.output
+@options.cluster
+def list_(*, cluster: options.Cluster, output: str) -> None:
     """List pools with their counts."""
     from tramontane.api.nodepool import NodePool  # noqa: PLC0415
     from tramontane.cli import poolview, session, tables  # noqa: PLC0415
     from tramontane.kube.resources import NODEPOOLS  # noqa: PLC0415
 
-    found = session.run(kubeconfig, lambda client: session.every(client, NODEPOOLS))
-    if output == "json":
-        tables.show_json(tables.list_of(found))
-    elif not found:
+    found = session.run(cluster, lambda client: session.every(client, NODEPOOLS))
+    if tables.show_for_programs(output, lambda: tables.list_of(found)):
+        return
+    if not found:
         click.echo("no pools found", err=True)
     else:
         pools = [NodePool.model_validate(raw) for raw in found]
@@ -36,21 +35,16 @@ def list_(*, kubeconfig: Path | None, output: str | None) -> None:
 
 
 @pool.command()
-@click.argument("name")
-@options.kubeconfig
-@options.as_one
-def show(*, name: str, kubeconfig: Path | None, output: str | None) -> None:
+@click.argument("name", shell_complete=options.complete("nodepools"))
+@options.output
+@options.cluster
+def show(*, name: str, cluster: options.Cluster, output: str) -> None:
     """Show all that is known of one pool."""
     from tramontane.api.nodepool import NodePool  # noqa: PLC0415
     from tramontane.cli import poolview, session, tables  # noqa: PLC0415
     from tramontane.kube.resources import NODEPOOLS  # noqa: PLC0415
 
-    raw = session.run(kubeconfig, lambda client: session.get(client, NODEPOOLS, name))
-    if output == "json":
-        tables.show_json(raw)
-        return
-    lines, more = poolview.story(NodePool.model_validate(raw), time.time())
-    click.echo("\n".join(lines))
-    for one in more:
-        click.echo()
-        tables.show(one)
+    raw = session.run(cluster, lambda client: session.get(client, NODEPOOLS, name))
+    tables.show_answer(
+        output, lambda: raw, lambda: poolview.story(NodePool.model_validate(raw), time.time())
+    )

@@ -1,27 +1,24 @@
 """`tramontane why`, `simulate`, `snapshot`, `replay`: what the scheduler decides, and what if.
 
 They decide here, with the scheduler's own code, on the cluster as it is or on a saved snapshot;
-nothing is written to the cluster. Exit status: 0 for a gang that has a place or would get one, 1
-for one that has to wait, 2 where there is no answer.
+nothing is written to the cluster. Exit status: 0 for a gang that has a place or would get one, 3
+for one that has to wait, 1 where there is no answer.
 
 Everything heavy is imported inside the commands, so that `--help` answers at once.
 """
 
-from collections.abc import Callable
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tramontane.api.errors import TramontaneError
 from tramontane.cli import options
 from tramontane.cli.fleet import fleet
 
 if TYPE_CHECKING:
+    from tramontane.cli.queueask import Answer
     from tramontane.scheduler.saved import Saved
-
-WAITS = 1
-NO_ANSWER = 2
 
 saved = click.option(
     "--snapshot",
@@ -29,63 +26,58 @@ saved = click.option(
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     help="Decide on a file that `tramontane snapshot` wrote, not on the cluster.",
 )
-namespace = click.option(
-    "-n", "--namespace", metavar="NAME", help="Namespace (default: the one that has the name)."
+
+
+@click.command(
+    epilog=options.examples(
+        "tramontane why tj/llama",
+        "tramontane why inf/claims -n insurer-a",
+        "tramontane why ml/llama --snapshot hall.json -o json",
+    )
 )
-output = click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["table", "json", "yaml"]),
-    default="table",
-    show_default=True,
-    help="json and yaml: all of the answer, for programs.",
-)
-
-
-class Unanswered(click.ClickException):
-    """Say why there is no answer: 1 already means that a gang has to wait."""
-
-    exit_code = NO_ANSWER
-
-
-class Asking(click.Command):
-    """A command whose exit status says how the answer is, so that 2 is for having none."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
-        try:
-            return super().invoke(ctx)
-        except TramontaneError as error:
-            raise Unanswered(str(error)) from error
-
-
-class AskingGroup(Asking, click.Group):
-    """The same, with further commands beneath it."""
-
-
-@click.command(cls=Asking)
-@click.argument("name", metavar="GANG_OR_JOB")
-@namespace
+@click.argument("name", metavar="OBJECT", shell_complete=options.complete("gangs"))
+@options.namespace
 @saved
-@options.kubeconfig
-@output
+@options.output
+@options.cluster
 def why(
-    *, name: str, namespace: str | None, path: Path | None, kubeconfig: Path | None, output: str
+    *,
+    name: str,
+    namespace: str | None,
+    path: Path | None,
+    cluster: options.Cluster,
+    output: str,
 ) -> None:
     """Say why a gang waits, for what, until when, and what would let it run.
 
-    GANG_OR_JOB is the name of a Gang, or of the TrainingJob that owns it; also NAMESPACE/NAME.
+    OBJECT is a Gang, or what owns gangs: a TrainingJob has one of its name, an InferenceDeployment
+    one for each replica. Named tj/NAME, inf/NAME, gang/NAME, NAMESPACE/NAME or NAME.
     """
-    from tramontane.cli import queueask, queueview  # noqa: PLC0415
+    from tramontane.cli import queueask, queueview, tables  # noqa: PLC0415
 
-    world = _world(path, kubeconfig)
-    key = queueask.find(world, name, namespace)
-    answer = queueask.explain(world, key)
-    _show(output, answer.to_dict, lambda: queueview.why(answer))
-    raise SystemExit(0 if answer.placed else WAITS)
+    ref = queueask.parse(name, namespace)
+    world = _world(path, cluster)
+    answers = [queueask.explain(world, key) for key in queueask.find(world, ref)]
+
+    def content() -> Any:
+        told = [one.to_dict() for one in answers]
+        return told[0] if len(told) == 1 else tables.list_of(told)
+
+    if not tables.show_for_programs(output, content):
+        for number, one in enumerate(answers):
+            if number:
+                click.echo()
+            tables.show_answer(output, one.to_dict, functools.partial(queueview.why, one))
+    raise SystemExit(_status(answers))
 
 
-@click.group(cls=AskingGroup, invoke_without_command=True)
+@click.group(
+    invoke_without_command=True,
+    epilog=options.examples(
+        "tramontane simulate -f job.yaml",
+        "tramontane simulate fleet --blades 136 --days 30",
+    ),
+)
 @click.option(
     "-f",
     "--filename",
@@ -93,10 +85,10 @@ def why(
     type=click.File("r"),
     help="File with one TrainingJob or Gang that need not exist; - reads standard input.",
 )
-@namespace
+@options.namespace
 @saved
-@options.kubeconfig
-@output
+@options.output
+@options.cluster
 @click.pass_context
 def simulate(
     ctx: click.Context,
@@ -104,7 +96,7 @@ def simulate(
     manifest: Any,
     namespace: str | None,
     path: Path | None,
-    kubeconfig: Path | None,
+    cluster: options.Cluster,
     output: str,
 ) -> None:
     """Say where a job would go if it were submitted now, or why it would wait.
@@ -115,82 +107,70 @@ def simulate(
     if ctx.invoked_subcommand is not None:
         return
     if manifest is None:
-        raise click.MissingParameter(ctx=ctx, param=ctx.command.params[0])
-    from tramontane.cli import queueask, queuejob, queueview  # noqa: PLC0415
+        raise click.MissingParameter(
+            ctx=ctx, param=next(one for one in ctx.command.params if one.name == "manifest")
+        )
+    from tramontane.cli import queueask, queuejob, queueview, tables  # noqa: PLC0415
 
     submitted = queuejob.read(manifest.read(), manifest.name, namespace)
-    world = _world(path, kubeconfig)
+    world = _world(path, cluster)
     answer = queueask.submit(world, queuejob.gang(world, submitted))
-    _show(output, answer.to_dict, lambda: queueview.simulation(answer))
-    raise SystemExit(0 if answer.placed else WAITS)
+    tables.show_answer(output, answer.to_dict, lambda: queueview.simulation(answer))
+    raise SystemExit(_status([answer]))
 
 
 simulate.add_command(fleet)
 
 
-@click.command(cls=Asking)
+@click.command(epilog=options.examples("tramontane snapshot -o hall.json"))
 @click.option(
     "-o",
     "--output",
     "path",
     type=click.Path(path_type=Path, dir_okay=False),
+    callback=options.no_format,
     help="File to write (default: standard output).",
 )
-@options.kubeconfig
-def snapshot(*, path: Path | None, kubeconfig: Path | None) -> None:
+@options.cluster
+def snapshot(*, path: Path | None, cluster: options.Cluster) -> None:
     """Save what the scheduler decides upon: for why, simulate, replay, or a bug report.
 
     No image, command, environment, volume or secret is in it.
     """
     from tramontane.scheduler.saved import dump  # noqa: PLC0415
 
-    text = dump(_world(None, kubeconfig))
+    text = dump(_world(None, cluster))
     if path is None:
         click.echo(text, nl=False)
         return
     try:
         path.write_text(text)
     except OSError as error:
-        raise Unanswered(f"{path}: must be writable ({error.strerror})") from error
+        raise click.ClickException(f"{path}: must be writable ({error.strerror})") from error
     click.echo(f"{path}: {len(text):,} bytes", err=True)
 
 
-@click.command(cls=Asking)
+@click.command(epilog=options.examples("tramontane replay hall.json -o json"))
 @click.argument(
     "path", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False, exists=True)
 )
-@output
+@options.output
+@options.no_color
 def replay(*, path: Path, output: str) -> None:
     """Decide again on a saved snapshot: the same file gives the same plan, byte for byte."""
-    from tramontane.cli import queueview  # noqa: PLC0415
+    from tramontane.cli import queueview, tables  # noqa: PLC0415
     from tramontane.scheduler import saved  # noqa: PLC0415
 
     plan = saved.replay(saved.load(path))
-    _show(output, lambda: plan, lambda: queueview.plan(plan))
+    tables.show_answer(output, lambda: plan, lambda: queueview.plan(plan))
 
 
-def _world(path: Path | None, kubeconfig: Path | None) -> "Saved":
+def _status(answers: "list[Answer]") -> int:
+    return 0 if all(one.placed for one in answers) else options.NO
+
+
+def _world(path: Path | None, cluster: options.Cluster) -> "Saved":
     from tramontane.cli import queueask, session  # noqa: PLC0415
     from tramontane.scheduler import saved  # noqa: PLC0415
 
-    return saved.load(path) if path else session.run(kubeconfig, queueask.capture)
-
-
-def _show(
-    output: str, content: Callable[[], dict[str, Any]], view: Callable[[], tuple[list[str], Any]]
-) -> None:
-    """Print an answer: for programs as it is, for people as lines and tables after them."""
-    from tramontane.cli import tables  # noqa: PLC0415
-
-    if output == "json":
-        tables.show_json(content())
-    elif output == "yaml":
-        import yaml  # noqa: PLC0415
-
-        click.echo(yaml.safe_dump(content(), sort_keys=False, allow_unicode=True), nl=False)
-    else:
-        lines, more = view()
-        click.echo("\n".join(lines))
-        for one in more:
-            click.echo()
-            tables.show(one)
+    return saved.load(path) if path else session.run(cluster, queueask.capture)

@@ -13,14 +13,18 @@ from typing import Any
 
 from tramontane.api import clock
 from tramontane.api.errors import TramontaneError
+from tramontane.cli import objects
+from tramontane.cli.objects import Ref
 from tramontane.kube.client import Client
 from tramontane.kube.resources import (
     BLADES,
     GANGS,
+    INFERENCEDEPLOYMENTS,
     NODEPOOLS,
     NODES,
     PODS,
     PRIORITYCLASSES,
+    TRAININGJOBS,
 )
 from tramontane.scheduler.engine import Outcome, Pass
 from tramontane.scheduler.gangs import GangRecord
@@ -115,31 +119,67 @@ async def capture(client: Client) -> Saved:
     return prune(objects, time.time())
 
 
-def find(world: Saved, name: str, namespace: str | None) -> str:
-    """Return the key of the gang that is meant.
+def parse(said: str, namespace: str | None) -> Ref:
+    """Return which gangs are meant, by their own name or their owner's.
+
+    Raises:
+        click.BadParameter: it is no name of such an object.
+    """
+    return objects.parse(said, (TRAININGJOBS, INFERENCEDEPLOYMENTS, GANGS), namespace)
+
+
+def find(world: Saved, ref: Ref) -> list[str]:
+    """Return the keys of the gangs that are meant, in the order of their numbers.
 
     Raises:
         NoSuchGang: none has the name, or gangs of several namespaces have it.
     """
-    wanted = name if "/" in name or namespace is None else f"{namespace}/{name}"
-    found = sorted(key for key in world.gangs if wanted in {key, key.partition("/")[2]})
-    if "/" in wanted:
-        found = [key for key in found if key == wanted]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise NoSuchGang(
-            f"Gang {name}: must be of one namespace (got {', '.join(found)}); name it with -n"
-        )
-    near = difflib.get_close_matches(wanted, _names(world, whole="/" in wanted), n=1)
+    for kind in ref.kinds:
+        names = _of_deployment if kind is INFERENCEDEPLOYMENTS else _of_name
+        found = names(world, ref)
+        spaces = sorted({key.partition("/")[0] for key in found})
+        if len(spaces) == 1:
+            return found
+        if found:
+            raise NoSuchGang(
+                f"Gang {ref.name}: must be of one namespace (got {', '.join(found)}); "
+                "name it with -n"
+            )
+    wanted = "/".join(filter(None, (ref.namespace, ref.name)))
+    known = _names(world, whole=ref.namespace is not None)
+    near = difflib.get_close_matches(wanted, known, n=1)
     if near:
         hint = f'did you mean "{near[0]}"?'
+    elif ref.kinds == (INFERENCEDEPLOYMENTS,):
+        hint = (
+            "an InferenceDeployment has a Gang for each replica that it wants: "
+            f"`tramontane explain inf/{wanted}` says how many"
+        )
     else:
         hint = (
             "a TrainingJob has its Gang once the operator has accepted it: "
-            "`kubectl describe trainingjob` says what it lacks"
+            f"`tramontane explain tj/{wanted}` says what it lacks"
         )
     raise NoSuchGang(f"Gang {wanted}: must exist (got none of {len(world.gangs)}); {hint}")
+
+
+def _of_name(world: Saved, ref: Ref) -> list[str]:
+    return sorted(key for key in world.gangs if _fits(key, ref.namespace, ref.name))
+
+
+def _of_deployment(world: Saved, ref: Ref) -> list[str]:
+    """Return the gangs of a deployment's replicas: its name and a number."""
+    found = []
+    for key in world.gangs:
+        name, _, number = key.rpartition("-")
+        if number.isdecimal() and _fits(name, ref.namespace, ref.name):
+            found.append((int(number), key))
+    return [key for _, key in sorted(found)]
+
+
+def _fits(key: str, namespace: str | None, name: str) -> bool:
+    space, _, rest = key.partition("/")
+    return rest == name and namespace in {None, space}
 
 
 def explain(world: Saved, key: str) -> Answer:

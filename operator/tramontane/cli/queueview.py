@@ -7,7 +7,7 @@ from typing import Any
 from tramontane.api import clock
 from tramontane.api.names import GPU_RESOURCE
 from tramontane.cli.queueask import Answer, Tried
-from tramontane.cli.tables import Table, age, facts
+from tramontane.cli.tables import Table, age, counted, facts
 from tramontane.scheduler.gangs import GangRecord
 
 MOST_SHOWN = 12
@@ -52,7 +52,7 @@ def plan(replayed: dict[str, Any]) -> View:
             str(status.get("position", "")),
             status.get("reason", ""),
             status.get("estimatedStart", {}).get("p50", ""),
-            status.get("message", ""),
+            status.get("message", "").removeprefix(f"Gang {key}: "),
         )
         for key, status in replayed["gangs"].items()
     ]
@@ -62,7 +62,8 @@ def plan(replayed: dict[str, Any]) -> View:
 
 def _asked(gang: GangRecord) -> list[tuple[str, str]]:
     counts = ", ".join(
-        f"{slot.count} seats, {slot.ask.amount(GPU_RESOURCE)} GPUs each" for slot in gang.slots
+        f"{counted(slot.count, 'seat')}, {slot.ask.amount(GPU_RESOURCE)} GPUs each"
+        for slot in gang.slots
     )
     extra = [
         f"or {', '.join(map(str, gang.sizes[1:]))}" if len(gang.sizes) > 1 else "",
@@ -132,7 +133,12 @@ def _by_domain(answer: Answer, seats: Iterable[str]) -> list[str]:
     runs = []
     for place, run in itertools.groupby(seats, domain):
         names = list(run)
-        text = names[0] if len(names) == 1 else f"{names[0]} … {names[-1]} ({len(names)})"
+        if len(names) == 1:
+            text = names[0]
+        elif names == sorted(names):
+            text = f"{names[0]} … {names[-1]} ({len(names)})"
+        else:  # a seat that moved: no range, then
+            text = _some(names)
         runs.append(f"{place}: {text}" if place else text)
     return runs
 

@@ -3,6 +3,7 @@
 import asyncio
 import difflib
 import getpass
+import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -11,14 +12,16 @@ from typing import Any, TypeVar
 import yaml
 
 from tramontane.api.errors import InvalidValue, TramontaneError
-from tramontane.api.names import LABEL_POOL
+from tramontane.api.names import GROUP, LABEL_POOL
+from tramontane.cli.options import MOST_CHARS, Cluster
 from tramontane.kube.client import Client, NotFound
 from tramontane.kube.resources import BLADES, NODEPOOLS, Resource
 
 Raw = dict[str, Any]
 T = TypeVar("T")
 
-_MOST_CHARS = 253
+# The loaders of credentials log what we say better ourselves.
+_SILENT = logging.NullHandler()
 _ALIKE = 0.5
 
 
@@ -31,47 +34,102 @@ class NoSuchObject(TramontaneError):  # noqa: N818 - named for what was found
         if near:
             hint = f'did you mean "{near[0]}"?'
         elif known:
-            hint = f"`tramontane {_COMMANDS[kind]} list` shows all {len(known)}"
+            shows = _COMMANDS.get(kind, f"kubectl get {resource.plural} -A")
+            hint = f"`{shows}` shows all {len(known)}"
         else:
             hint = f"there is no {kind} in this cluster"
         super().__init__(f"{kind} {name}: must exist (got none of that name); {hint}")
 
 
-_COMMANDS = {BLADES.kind: "blade", NODEPOOLS.kind: "pool"}
+class NotInstalled(TramontaneError):  # noqa: N818 - the same
+    """Say that the cluster does not know our kinds."""
+
+    def __init__(self, resource: Resource) -> None:
+        super().__init__(
+            f"the cluster must have the kind {resource.kind} (got none of {resource.api_version}); "
+            "install Tramontane's chart, or see `tramontane doctor`"
+        )
 
 
-def run(kubeconfig: Path | None, work: Callable[[Client], Awaitable[T]]) -> T:
+_COMMANDS = {BLADES.kind: "tramontane blade list", NODEPOOLS.kind: "tramontane pool list"}
+
+
+def run(cluster: Cluster, work: Callable[[Client], Awaitable[T]]) -> T:
     """Return what `work` does with a client that is there for this time only."""
 
     async def connected() -> T:
-        async with await Client.connect(kubeconfig, user_agent="tramontane-cli") as client:
+        async with await connect(cluster) as client:
             return await work(client)
 
     return asyncio.run(connected())
 
 
-async def get(client: Client, resource: Resource, name: str) -> Raw:
+async def connect(cluster: Cluster, timeout_s: float = 30.0) -> Client:
+    """Return a client of the cluster that is meant; use it as a context manager."""
+    logging.getLogger().addHandler(_SILENT)
+    try:
+        return await Client.connect(
+            cluster.kubeconfig,
+            context=cluster.context,
+            user_agent="tramontane-cli",
+            timeout_s=timeout_s,
+        )
+    except (TypeError, AttributeError) as error:
+        # The loader takes it for granted that a kubeconfig is a mapping of mappings.
+        paths = [cluster.kubeconfig] if cluster.kubeconfig else usual_paths()
+        raise InvalidValue(
+            f"{os.pathsep.join(map(str, paths))}: must be a kubeconfig (got something else)",
+            remedy="set KUBECONFIG, or give the path of a kubeconfig",
+        ) from error
+
+
+async def get(client: Client, resource: Resource, name: str, namespace: str | None = None) -> Raw:
     """Return the object.
 
     Raises:
         NoSuchObject: there is none; the message names the nearest.
     """
     try:
-        raw = await client.get(resource, name)
+        raw = await client.get(resource, name, namespace)
     except NotFound:
-        known = [one["metadata"]["name"] for one in await every(client, resource)]
+        # Names alone: a hall of 12,500 Blades is 50 MB of objects.
+        listed = await every(client, resource, namespace, metadata_only=True)
+        known = [one["metadata"]["name"] for one in listed]
         raise NoSuchObject(resource, name, known) from None
     # For `-o json`: nobody reads who wrote which field.
     raw["metadata"].pop("managedFields", None)
     return raw
 
 
-async def every(client: Client, resource: Resource, selector: str | None = None) -> list[Raw]:
-    """Return all objects of a kind in cluster scope, by name."""
-    found = await client.list_all(resource, label_selector=selector)
+async def every(
+    client: Client,
+    resource: Resource,
+    namespace: str | None = None,
+    *,
+    selector: str | None = None,
+    fields: str | None = None,
+    metadata_only: bool = False,
+) -> list[Raw]:
+    """Return all objects of a kind, by name; of one namespace where it is given.
+
+    Raises:
+        NotInstalled: the cluster does not know the kind.
+    """
+    try:
+        found = await client.list_all(
+            resource,
+            namespace,
+            label_selector=selector,
+            field_selector=fields,
+            metadata_only=metadata_only,
+        )
+    except NotFound:
+        if resource.group == GROUP:
+            raise NotInstalled(resource) from None
+        raise
     for raw in found:
         raw["metadata"].pop("managedFields", None)
-    return sorted(found, key=lambda raw: str(raw["metadata"]["name"]))
+    return sorted(found, key=_name)
 
 
 async def blades_of(client: Client, pool: str | None) -> list[Raw]:
@@ -80,31 +138,37 @@ async def blades_of(client: Client, pool: str | None) -> list[Raw]:
     Raises:
         NoSuchObject: there is no such pool.
     """
-    found = await every(client, BLADES, None if pool is None else f"{LABEL_POOL}={pool}")
+    selector = None if pool is None else f"{LABEL_POOL}={pool}"
+    found = await every(client, BLADES, selector=selector)
     if pool is not None and not found:
         await get(client, NODEPOOLS, pool)
     return found
 
 
-def person(given: str | None, kubeconfig: Path | None) -> str:
+def person(given: str | None, cluster: Cluster) -> str:
     """Return who asks: as given, else the kubeconfig's user, else the one who is logged in.
 
     Raises:
         InvalidValue: nobody can be told, or the name is too long.
     """
-    name = (given or "").strip() or _kubeconfig_user(kubeconfig) or _login()
+    name = (given or "").strip() or _of_context(cluster, "user") or _login()
     if not name:
         raise InvalidValue("--by must name who asks", remedy="give --by NAME")
-    if len(name) > _MOST_CHARS:
-        raise InvalidValue(f"--by must have at most {_MOST_CHARS} characters", len(name))
+    if len(name) > MOST_CHARS:
+        raise InvalidValue(f"--by must have at most {MOST_CHARS} characters", len(name))
     return name
 
 
-def _kubeconfig_user(kubeconfig: Path | None) -> str:
-    """Return the user of the current context; empty where there is none, as in a pod."""
-    paths = [kubeconfig] if kubeconfig else _usual_paths()
+def namespace_of(cluster: Cluster) -> str | None:
+    """Return the namespace that the context of the kubeconfig names; None where it names none."""
+    return _of_context(cluster, "namespace") or None
+
+
+def _of_context(cluster: Cluster, field: str) -> str:
+    """Return a field of the context that counts; empty where there is none, as in a pod."""
+    paths = [cluster.kubeconfig] if cluster.kubeconfig else usual_paths()
     contexts: dict[str, str] = {}
-    current = ""
+    current = cluster.context or ""
     for path in paths:
         try:
             content = yaml.safe_load(path.read_text())
@@ -115,13 +179,14 @@ def _kubeconfig_user(kubeconfig: Path | None) -> str:
         # As kubectl merges them: the first file that says something wins.
         current = current or str(content.get("current-context") or "")
         for one in content.get("contexts") or ():
-            user = (one.get("context") or {}).get("user")
-            if user:
-                contexts.setdefault(str(one.get("name")), str(user))
+            value = (one.get("context") or {}).get(field)
+            if value:
+                contexts.setdefault(str(one.get("name")), str(value))
     return contexts.get(current, "")
 
 
-def _usual_paths() -> list[Path]:
+def usual_paths() -> list[Path]:
+    """Return the kubeconfigs that are read where none is named."""
     named = os.environ.get("KUBECONFIG")
     if named:
         return [Path(path) for path in named.split(os.pathsep) if path]
@@ -133,3 +198,8 @@ def _login() -> str:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):
         return ""
+
+
+def _name(raw: Raw) -> tuple[str, str]:
+    meta = raw["metadata"]
+    return str(meta.get("namespace", "")), str(meta["name"])

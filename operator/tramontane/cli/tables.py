@@ -1,25 +1,28 @@
-"""Print tables: with colours where a person looks on, plainly where a program reads.
+"""Print answers: with colours where a person looks on, plainly where a program reads.
 
 Nothing is cut off where there is no terminal: `tramontane blade list | grep xid-79` must work.
 """
 
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import click
 
+from tramontane.cli import options
+
 _GAP = "  "
 # Words that say at a glance how things are; a cell is coloured when it is one of them.
 _STYLES = {
-    "green": {"Healthy", "Closed", "True", "passed"},
+    "green": {"Healthy", "Closed", "True", "passed", "Running", "Serving", "Succeeded", "Placed"},
     "yellow": {
         "Suspect", "Draining", "Repairing", "Requalifying", "Qualifying", "Delivered", "Degraded",
-        "Unknown",
+        "Unknown", "Queued", "Starting", "Recovering", "Checkpointing", "Suspended", "Pending",
+        "Preempting", "Waiting", "Loading", "RollingOut", "RolledBack", "Warning",
     },
-    "red": {"Quarantined", "RMA", "Lost", "Fatal", "Open", "failed"},
+    "red": {"Quarantined", "RMA", "Lost", "Fatal", "Open", "failed", "Failed"},
 }  # fmt: skip
 
 
@@ -51,6 +54,26 @@ def plain(table: Table) -> list[str]:
     return [table.title, *lines] if table.title else lines
 
 
+def styled(table: Table) -> list[str]:
+    """Return the lines of a table as `plain` does, with words coloured that say how things are."""
+    head, *rest = plain(replace(table, title=""))
+    widths = [
+        max(len(row[column]) for row in (table.headings, *table.rows))
+        for column in range(len(table.headings))
+    ]
+    lines = []
+    for row, text in zip(table.rows, rest, strict=True):
+        line = text
+        # From the right, so that what is inserted moves nothing that is still to be found.
+        for column in reversed(range(len(row))):
+            if color := _style(row[column]):
+                start = sum(widths[:column]) + len(_GAP) * column
+                end = start + len(row[column])
+                line = f"{line[:start]}{click.style(line[start:end], fg=color)}{line[end:]}"
+        lines.append(line)
+    return [*([table.title] if table.title else []), click.style(head, dim=True), *lines]
+
+
 def facts(pairs: Sequence[tuple[str, str]]) -> list[str]:
     """Return `name: value` lines, values aligned; those without a value are left out."""
     given = [(name, value) for name, value in pairs if value]
@@ -63,9 +86,49 @@ def show_json(content: Any) -> None:
     click.echo(json.dumps(content, indent=4, ensure_ascii=False))
 
 
+def show_for_programs(output: str, content: Callable[[], Any]) -> bool:
+    """Print all of an answer where it was asked for as JSON or YAML; return whether it was."""
+    if output == "json":
+        show_json(content())
+    elif output == "yaml":
+        import yaml  # noqa: PLC0415 - slow to import
+
+        click.echo(yaml.safe_dump(content(), sort_keys=False, allow_unicode=True), nl=False)
+    return output in {"json", "yaml"}
+
+
+def show_answer(
+    output: str, content: Callable[[], Any], view: Callable[[], tuple[list[str], Iterable[Table]]]
+) -> None:
+    """Print an answer: for programs as it is, for people as lines and tables after them."""
+    if show_for_programs(output, content):
+        return
+    lines, more = view()
+    say(*lines)
+    for one in more:
+        click.echo()
+        show(one)
+
+
+def say(*lines: str) -> None:
+    """Print lines that may be styled; the styles go where nobody wants them."""
+    if lines:
+        click.echo("\n".join(lines), color=None if options.wants_color() else False)
+
+
 def list_of(objects: Sequence[Any]) -> dict[str, Any]:
     """Return objects as the list that kubectl prints."""
     return {"apiVersion": "v1", "kind": "List", "metadata": {}, "items": list(objects)}
+
+
+def counted(count: int, what: str) -> str:
+    """Return a number with its noun: `1 gang`, `1,024 gangs`."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def cut(text: str, width: int | None) -> str:
+    """Return a text that is no longer than `width`; all of it where that is None."""
+    return text if width is None or len(text) <= width else f"{text[: max(0, width - 1)]}…"
 
 
 def age(seconds: float) -> str:
@@ -89,8 +152,9 @@ def _rich(table: Table) -> None:
         shown.add_column(heading, overflow="fold")
     for row in table.rows:
         shown.add_row(*(Text(cell, style=_style(cell)) for cell in row))
-    Console(highlight=False).print(shown)
+    Console(highlight=False, no_color=not options.wants_color() or None).print(shown)
 
 
 def _style(cell: str) -> str:
+    """Return the style of a word; empty for all that is no such word."""
     return next((style for style, words in _STYLES.items() if cell in words), "")

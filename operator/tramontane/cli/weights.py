@@ -1,7 +1,8 @@
 """`tramontane weights`: the digest of a directory of weights, and who vouches for it.
 
-The same code runs in the pods. Everything heavy is imported inside the commands, so that `--help`
-answers at once.
+The same code runs in the pods. `verify` ends with 3 where the weights are not what they should be,
+and with 1 where that cannot be told. Everything heavy is imported inside the commands, so that
+`--help` answers at once.
 """
 
 from collections.abc import Iterator
@@ -10,8 +11,16 @@ from pathlib import Path
 
 import click
 
+from tramontane.cli import options
+
 _DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+class _Unfit(click.ClickException):
+    """Say that weights are not what they should be."""
+
+    exit_code = options.NO
 
 
 @click.group()
@@ -112,9 +121,12 @@ def verify(
     if bool(signature) != bool(keys):
         raise click.UsageError("--signature and --key must be given together")
     root = str(directory)
-    with _explained():
-        if wanted is not None:
+    if wanted is not None:
+        try:
             weightfiles.checked_digest(wanted)
+        except weightfiles.WeightsError as error:
+            raise click.BadParameter(str(error), param_hint="--digest") from error
+    with _explained(_Unfit):
         found = weightfiles.sizes(root)
         if adapter:
             weightchecks.check_adapter(root, found, None, {}, ())
@@ -126,7 +138,7 @@ def verify(
         pems = {path.name: path.read_text(errors="replace") for path in keys}
         is_trusted, why = signing.is_trusted(is_digest, signature, pems)
         if not is_trusted:
-            raise click.ClickException(why)
+            raise _Unfit(why)
         click.echo(why, err=True)
     click.echo(is_digest)
 
@@ -141,10 +153,13 @@ def _digest_of(directory: Path) -> str:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def _explained(unfit: type[click.ClickException] = click.ClickException) -> Iterator[None]:
+    """Turn what is wrong into a message; `unfit` is raised where it is the weights."""
     from tramontane.controllers.inferencedeployment.podfiles import weightfiles  # noqa: PLC0415
 
     try:
         yield
-    except (weightfiles.WeightsError, OSError) as error:
+    except weightfiles.WeightsError as error:
+        raise unfit(str(error)) from error
+    except OSError as error:
         raise click.ClickException(str(error)) from error

@@ -1,15 +1,18 @@
 """The server lives in a thread of its own: a command runs its own loop and blocks."""
 
 import asyncio
+import json
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
 
 from support.scripted import Scripted, kubeconfig, scripted_server, status
-from unit.cli.desk import BLADES, POOLS, Desk
+from unit.cli.desk import Desk
 
 
 def _taught(server: Scripted) -> None:
@@ -18,20 +21,35 @@ def _taught(server: Scripted) -> None:
 
     async def handle(request: web.Request) -> web.StreamResponse:
         path = request.path
-        if path.startswith((f"{BLADES}/", f"{POOLS}/")) and path not in server.objects:
+        if request.method == "GET" and _is_object(path) and path not in server.objects:
             return status(404, "NotFound", f"{path} not found")
         answer = await usual(request)
-        if selector := request.query.get("labelSelector"):
-            key, _, value = selector.partition("=")
-            items = [
+        selector = request.query.get("labelSelector")
+        if selector and isinstance(answer, web.Response) and answer.status == 200:
+            whole = json.loads(answer.body if isinstance(answer.body, bytes) else b"{}")
+            whole["items"] = [
                 one
-                for one in server.objects.values()
-                if one["metadata"].get("labels", {}).get(key) == value
+                for one in whole["items"]
+                if all(_fits(one, term) for term in re.split(r",(?![^(]*\))", selector))
             ]
-            return web.json_response({"metadata": {}, "items": items})
+            return web.json_response(whole)
         return answer
 
     setattr(server, "handle", handle)  # noqa: B010 - mypy sees a method
+
+
+def _is_object(path: str) -> bool:
+    """Return whether a path is that of one object: plural/name, or the same in a namespace."""
+    below = re.sub(r"^/(api/v1|apis/[^/]+/[^/]+)/", "", path)
+    return below != path and below.count("/") in {1, 3}
+
+
+def _fits(raw: dict[str, Any], term: str) -> bool:
+    labels = raw["metadata"].get("labels") or {}
+    if match := re.fullmatch(r"(\S+) notin \((.*)\)", term):
+        return labels.get(match[1]) not in match[2].split(",")
+    key, equals, value = term.partition("=")
+    return labels.get(key) == value if equals else key in labels
 
 
 @pytest.fixture

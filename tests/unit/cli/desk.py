@@ -13,6 +13,7 @@ from tramontane.cli.main import main
 EXAMPLES = Path(__file__).parents[2] / "support" / "examples"
 BLADES = "/apis/tramontane.dev/v1alpha1/blades"
 POOLS = "/apis/tramontane.dev/v1alpha1/nodepools"
+NODES = "/api/v1/nodes"
 Raw = dict[str, Any]
 
 
@@ -43,6 +44,31 @@ class Desk:
         raw = example("nodepool")
         return self.server.put(
             POOLS, name, kind="NodePool", spec=raw["spec"], status=raw["status"] | status
+        )
+
+    def node(self, name: str, state: str = "Healthy", pool: str = "paris-a", **labels: str) -> Raw:
+        """Put a Node with the labels that the operator and its owner write."""
+        ours = {"tramontane.dev/pool": pool, "tramontane.dev/blade-state": state}
+        return self.server.put(NODES, name, kind="Node", metadata={"labels": ours | labels})
+
+    def put(self, plural: str, name: str, namespace: str = "ml", **fields: Any) -> Raw:
+        """Put one of our namespaced objects."""
+        collection = f"/apis/tramontane.dev/v1alpha1/namespaces/{namespace}/{plural}"
+        return self.server.put(collection, name, **fields)
+
+    def event(self, about: Raw, reason: str, note: str, at: str, **fields: Any) -> None:
+        """Put an Event about an object, as a component tells it."""
+        meta = about["metadata"]
+        namespace = meta.get("namespace") or "default"
+        regarding = {"kind": about["kind"], "name": meta["name"], "namespace": namespace}
+        self.server.put(
+            f"/apis/events.k8s.io/v1/namespaces/{namespace}/events",
+            f"{meta['name']}.{reason}.{at}",
+            regarding=regarding,
+            reason=reason,
+            note=note,
+            eventTime=at,
+            **{"type": "Normal", "reportingController": "tramontane.dev/operator", **fields},
         )
 
     def get(self, collection: str, name: str) -> Raw:

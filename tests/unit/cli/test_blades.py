@@ -7,6 +7,7 @@ import pytest
 
 from tramontane.api.clock import parse
 from tramontane.cli import session
+from tramontane.cli.options import Cluster
 from unit.cli.desk import BLADES, Desk, example
 
 
@@ -104,7 +105,7 @@ def test_list_as_json_is_a_list_that_kubectl_would_print(desk: Desk) -> None:
         ),
         pytest.param(
             ["blade", "hold", "gpu-0001", "--reason", "x", "--by", "y" * 254],
-            "--by must have at most 253 characters (got 254)",
+            "'--by': must have at most 253 characters (got 254)",
             id="long name",
         ),
     ],
@@ -164,23 +165,27 @@ def test_show_of_a_blade_that_nobody_has_seen(desk: Desk) -> None:
 def test_hold_is_written_with_who_and_when(desk: Desk) -> None:
     desk.blade("gpu-0001")
     desk.blade("gpu-0002")
-    said = desk.says("blade", "hold", "gpu-0001", "gpu-0002", "--reason", "fan", "--by", "anna")
+    said = desk.says(
+        "quarantine", "gpu-0001", "gpu-0002", "--reason", "fan", "--by", "anna", "--yes"
+    )
     for name in ("gpu-0001", "gpu-0002"):
         assert f"Blade {name}: held by anna: fan" in said
         spec = desk.get(BLADES, name)["spec"]
         assert spec["pool"] == "paris-a"
         assert (spec["hold"]["reason"], spec["hold"]["by"]) == ("fan", "anna")
         parse(spec["hold"]["at"])
-    assert "Undo: tramontane blade release gpu-0001 gpu-0002 --reason" in said
+    assert "Undo: tramontane release gpu-0001 gpu-0002 --reason" in said
 
 
 def test_release_is_written_and_says_what_follows(desk: Desk) -> None:
     desk.blade("gpu-0001", "Quarantined")
-    said = desk.says("blade", "release", "gpu-0001", "--reason", "new fan")
+    said = desk.says("release", "gpu-0001", "--reason", "new fan", "--yes")
     assert desk.get(BLADES, "gpu-0001")["spec"]["release"]["skipBurnIn"] is False
     assert "when it has passed the pool's tests" in said
-    assert "Undo: tramontane blade hold gpu-0001" in said
-    said = desk.says("blade", "release", "gpu-0001", "--reason", "new fan", "--skip-burn-in")
+    assert "Undo: tramontane quarantine gpu-0001" in said
+    said = desk.says(
+        "blade", "release", "gpu-0001", "--reason", "new fan", "--skip-burn-in", "--yes"
+    )
     assert desk.get(BLADES, "gpu-0001")["spec"]["release"]["skipBurnIn"] is True
     assert "at once, untested" in said
 
@@ -211,7 +216,7 @@ def test_who_asks(desk: Desk, env: dict[str, str], arguments: list[str], expecte
     desk.env |= {key: value.replace("{path}", path) for key, value in env.items()}
     desk.blade("gpu-0001")
     more = [one.replace("{path}", path) for one in arguments]
-    desk.says("blade", "hold", "gpu-0001", "--reason", "fan", *more)
+    desk.says("blade", "hold", "gpu-0001", "--reason", "fan", "--yes", *more)
     assert desk.get(BLADES, "gpu-0001")["spec"]["hold"]["by"] == expected
 
 
@@ -230,7 +235,7 @@ def test_who_asks_where_the_kubeconfig_does_not_say(
 ) -> None:
     desk.kubeconfig.write_text(content)
     monkeypatch.setenv("LOGNAME", "berta")
-    assert session.person(None, desk.kubeconfig) == "berta"
+    assert session.person(None, Cluster(desk.kubeconfig)) == "berta"
 
 
 def test_of_several_kubeconfigs_the_first_that_says_something_wins(
@@ -240,10 +245,32 @@ def test_of_several_kubeconfigs_the_first_that_says_something_wins(
     first.write_text("{current-context: x, contexts: [{name: x, context: {user: anna}}]}")
     second.write_text("{current-context: y, contexts: [{name: x, context: {user: berta}}]}")
     monkeypatch.setenv("KUBECONFIG", f"{first}:{second}")
-    assert session.person(None, None) == "anna"
+    assert session.person(None, Cluster()) == "anna"
 
 
 def test_a_kubeconfig_is_used_where_it_is_named(desk: Desk) -> None:
     desk.env["KUBECONFIG"] = "nowhere"
     desk.blade("gpu-0001")
     assert "gpu-0001" in desk.says("blade", "list", "--kubeconfig", str(desk.kubeconfig))
+
+
+def test_a_wrong_name_costs_names_and_not_all_objects(desk: Desk) -> None:
+    desk.blade("gpu-0001")
+    assert 'did you mean "gpu-0001"?' in desk.refuses("blade", "show", "gpu-001")
+    [asked] = [
+        headers["Accept"]
+        for (_, path), headers in zip(desk.server.requests, desk.server.headers, strict=True)
+        if path.partition("?")[0].endswith("/blades")
+    ]
+    assert "PartialObjectMetadata" in asked
+
+
+@pytest.mark.parametrize("content", ["a text", "[1, 2]", "clusters: [a]"])
+def test_a_kubeconfig_that_is_none_is_no_traceback(
+    desk: Desk, tmp_path: Path, content: str
+) -> None:
+    path = tmp_path / "wrong"
+    path.write_text(content)
+    said = desk.refuses("blade", "list", "--kubeconfig", str(path))
+    assert "wrong: must " in said
+    assert "set KUBECONFIG, or give the path of a kubeconfig" in said

@@ -75,7 +75,7 @@ def test_a_plan_says_layout_and_sum(manifest: Path) -> None:
 
 def test_what_does_not_fit_says_what_would(manifest: Path) -> None:
     done = run(manifest, "--gpu", "h100", "--blades", "1")
-    assert done.exit_code == 1, done.output
+    assert done.exit_code == 3, done.output
     assert "Reason:     DoesNotFit" in done.output
     assert "nearest: TP8xPP2 (16 GPUs on 2 blades)" in done.output
 
@@ -126,7 +126,7 @@ def test_the_pool_of_a_file(manifest: Path, tmp_path: Path, beside: list[Raw], g
 def test_the_configuration_of_a_file(manifest: Path) -> None:
     bare = deployment(model={"source": {"hostPath": "/models/m"}})
     done = run(manifest, "--gpu", "h200", of=bare)
-    assert done.exit_code == 1
+    assert done.exit_code == 3
     assert "model.config must be given" in done.output
     path = str(MODELS / "llama-3.3-70b.json")
     done = run(manifest, "--gpu", "h200", "--config", path, of=bare)
@@ -143,7 +143,7 @@ def test_a_host_without_gpus(manifest: Path) -> None:
     )
     assert "Layout:     CPU" in run(manifest, "--ram", "4Gi", of=at_the_edge).output
     done = run(manifest, "--ram", "2Gi", of=at_the_edge)
-    assert done.exit_code == 1
+    assert done.exit_code == 3
     assert "GPUs:       no GPU" in done.output
 
 
@@ -169,7 +169,7 @@ def test_no_answer(
     manifest: Path, of: Raw | list[Raw] | str | None, arguments: list[str], message: str
 ) -> None:
     done = run(manifest, *arguments, of=of)
-    assert done.exit_code == 2, done.output
+    assert done.exit_code == (2 if arguments else 1), done.output
     assert message in " ".join(done.output.split())
 
 
@@ -185,7 +185,7 @@ def test_no_configuration(manifest: Path, tmp_path: Path, content: str, message:
     path = tmp_path / "config.json"
     path.write_text(content)
     done = run(manifest, "--gpu", "h200", "--config", str(path))
-    assert done.exit_code == 2, done.output
+    assert done.exit_code == 1, done.output
     assert message in " ".join(done.output.split())
 
 

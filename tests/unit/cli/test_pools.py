@@ -79,7 +79,9 @@ def test_a_closed_breaker_is_shown_as_such(desk: Desk) -> None:
 
 def test_close_writes_when_who_and_why(desk: Desk) -> None:
     desk.pool()
-    said = desk.says("breaker", "close", "paris-a", "--by", "anna", "--reason", "driver 580.95")
+    said = desk.says(
+        "breaker", "close", "paris-a", "--by", "anna", "--reason", "driver 580.95", "--yes"
+    )
     annotations = desk.get(POOLS, "paris-a")["metadata"]["annotations"]
     assert parse(annotations[CLOSED_AT]) > parse(OPEN["since"])
     assert annotations["tramontane.dev/breaker-closed-by"] == "anna: driver 580.95"
@@ -91,7 +93,7 @@ def test_close_writes_when_who_and_why(desk: Desk) -> None:
 
 def test_close_touches_nothing_else(desk: Desk) -> None:
     before = desk.pool()
-    desk.says("breaker", "close", "paris-a")
+    desk.says("breaker", "close", "paris-a", "--yes")
     after = desk.get(POOLS, "paris-a")
     assert (after["spec"], after["status"]) == (before["spec"], before["status"])
     assert set(desk.server.bodies[-1]) == {"metadata"}

@@ -72,15 +72,15 @@ def write(manifest: Path, *documents: Raw) -> str:
 def waits(desk: Desk, *arguments: str) -> str:
     """Return what a command says of a gang that has to wait."""
     done = desk.run(*arguments)
-    assert done.exit_code == 1, done.output
+    assert done.exit_code == 3, done.output
     assert not desk.writes()
     return done.output
 
 
-def unanswered(desk: Desk, *arguments: str) -> str:
+def unanswered(desk: Desk, *arguments: str, status: int = 1) -> str:
     """Return the message of a command that has no answer, as one line."""
     done = desk.run(*arguments)
-    assert done.exit_code == 2, done.output
+    assert done.exit_code == status, done.output
     assert "Traceback" not in done.output
     return " ".join(done.output.split())
 
@@ -136,6 +136,13 @@ def test_why_of_a_placed_gang_says_where(desk: Desk) -> None:
     assert "What would let it run" not in said
 
 
+def test_seats_that_are_out_of_order_are_no_range(desk: Desk) -> None:
+    objects = busy()
+    objects["gangs"][1]["status"]["placement"]["seats"] = ["gpu-1", "gpu-3", "gpu-2"]
+    fill(desk, objects)
+    assert "r0: gpu-1, r1: gpu-3, gpu-2" in desk.says("why", "ml/three")
+
+
 def test_a_gang_is_found_by_its_namespace(desk: Desk) -> None:
     objects = busy()
     fill(desk, objects)
@@ -148,8 +155,31 @@ def test_a_gang_is_found_by_its_namespace(desk: Desk) -> None:
         status={},
     )
     assert "must be of one namespace (got eu/waits, ml/waits)" in unanswered(desk, "why", "waits")
-    assert "1 seats, 8 GPUs each" in waits(desk, "why", "waits", "-n", "eu")
+    assert "1 seat, 8 GPUs each" in waits(desk, "why", "waits", "-n", "eu")
     assert "2 seats, 8 GPUs each" in waits(desk, "why", "ml/waits")
+
+
+def test_a_deployment_has_a_gang_for_each_replica(desk: Desk) -> None:
+    objects = busy()
+    placed = gang("claims-2", 1, **PLACED, placement={"seats": ["gpu-0"]})
+    objects["gangs"] = [placed, gang("claims-10", 1), gang("claims-x", 1), *objects["gangs"][1:]]
+    fill(desk, objects)
+    said = waits(desk, "why", "inf/claims")
+    assert said.index("ml/claims-2") < said.index("ml/claims-10")
+    assert "claims-x" not in said
+    items = json.loads(waits(desk, "why", "inf/ml/claims", "-o", "json"))["items"]
+    assert [one["gang"] for one in items] == ["ml/claims-2", "ml/claims-10"]
+    assert "claims-10" in waits(desk, "why", "claims")
+    assert "has a Gang for each replica" in unanswered(desk, "why", "inf/zebra")
+    # A deployment is no job, and no pool has a place in the queue.
+    assert "once the operator has accepted it" in unanswered(desk, "why", "tj/zebra")
+    assert "tj/NAME, inf/NAME, gang/NAME" in unanswered(desk, "why", "np/paris", status=2)
+
+
+def test_the_kind_may_be_written_before_the_name(desk: Desk) -> None:
+    fill(desk, busy())
+    for said in ("tj/waits", "gang/ml/waits", "TrainingJob/waits"):
+        assert "ml/waits" in waits(desk, "why", said)
 
 
 @pytest.mark.parametrize(
@@ -288,14 +318,17 @@ def test_replay_gives_the_same_bytes_each_time(desk: Desk, tmp_path: Path) -> No
     rows = {line.split()[0]: line for line in desk.says("replay", path).splitlines()[3:]}
     assert "Placed" in rows["ml/small"]
     assert "ExceedsPool" in rows["ml/large"]
+    assert "Gang ml/large:" not in rows["ml/large"]
 
 
 def test_files_that_cannot_be_read_or_written(desk: Desk, tmp_path: Path) -> None:
     bad = tmp_path / "bad.json"
     bad.write_text("{}")
     assert "write one with `tramontane snapshot" in unanswered(desk, "replay", str(bad))
-    assert "does not exist" in unanswered(desk, "replay", str(tmp_path / "none.json"))
+    assert "does not exist" in unanswered(desk, "replay", str(tmp_path / "none.json"), status=2)
     fill(desk, hall())
+    said = unanswered(desk, "snapshot", "-o", "json", status=2)
+    assert 'must name a file (got the format "json")' in said
     assert "must be writable" in unanswered(desk, "snapshot", "-o", str(tmp_path / "no" / "x"))
 
 

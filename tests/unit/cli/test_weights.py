@@ -43,9 +43,9 @@ def says(*arguments: object) -> str:
     return done.stdout.rstrip("\n")
 
 
-def refuses(*arguments: object) -> str:
+def refuses(*arguments: object, status: int | None = None) -> str:
     done = CliRunner().invoke(main, ["weights", *map(str, arguments)])
-    assert done.exit_code != 0, done.output
+    assert done.exit_code == status if status is not None else done.exit_code, done.output
     assert "Traceback" not in done.output
     assert not done.stdout
     return " ".join(done.stderr.split())
@@ -86,7 +86,7 @@ def test_who_signed_is_verified(root: Path, key: Path, tmp_path: Path) -> None:
     )
     put(root, {"tokenizer.json": b"{}"})
     assert "must be made with a trusted key (tried key.pub)" in refuses(
-        "verify", root, "--signature", signature, "--key", public
+        "verify", root, "--signature", signature, "--key", public, status=3
     )
 
 
@@ -108,8 +108,9 @@ def test_a_key_that_cannot_sign(root: Path, key: Path) -> None:
 
 
 def test_what_a_pod_would_refuse_is_refused(root: Path, tmp_path: Path) -> None:
-    assert f"digest must be {OTHER} (got sha256:" in refuses("verify", root, "--digest", OTHER)
-    assert "64 hex digits" in refuses("verify", root, "--digest", "sha256:12")
+    said = refuses("verify", root, "--digest", OTHER, status=3)
+    assert f"digest must be {OTHER} (got sha256:" in said
+    assert "64 hex digits" in refuses("verify", root, "--digest", "sha256:12", status=2)
     assert "must have a .gguf file" in refuses("verify", root, "--engine", "llamacpp")
     assert "--signature and --key must be given together" in refuses(
         "verify", root, "--signature", "x"
@@ -117,7 +118,8 @@ def test_what_a_pod_would_refuse_is_refused(root: Path, tmp_path: Path) -> None:
     (root / "model-00002-of-00002.safetensors").unlink()
     assert "got none of model-00002-of-00002.safetensors" in refuses("verify", root)
     (tmp_path / "empty").mkdir()
-    assert "must have files (got an empty directory)" in refuses("digest", tmp_path / "empty")
+    said = refuses("digest", tmp_path / "empty", status=1)
+    assert "must have files (got an empty directory)" in said
 
 
 def test_adapters_are_verified_too(tmp_path: Path) -> None:

@@ -1,0 +1,235 @@
+"""Say what a person's word would do to blades, to what runs there and to the pool: pure.
+
+A hold is never refused: neither the budget nor the breaker stands in a person's way. So the plan
+says what they would have said.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tramontane.api.blade import Blade, BladeState
+from tramontane.api.nodepool import BladeCounts, NodePool, RemediationMode
+from tramontane.api.reasons import BladeReason
+from tramontane.cli import bladeview, wishes
+from tramontane.cli.changes import Plan
+from tramontane.cli.tables import Table, counted, cut, facts
+from tramontane.controllers.nodepool import policy
+from tramontane.controllers.nodepool.budget import is_out
+
+# What ends by itself, and by no word of a person.
+BY_ITSELF = frozenset({BladeState.LOST, BladeState.UNKNOWN})
+COMES_BACK = "its Node is Ready and its agent reports"
+
+_MOST_SHOWN = 20
+_CELL = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """Hold what uses a blade: gangs with a seat or a spare there, and pods of others with GPUs.
+
+    `gangs` and `spare_of` are namespace/name; None for `pods` where they could not be read.
+    """
+
+    gangs: tuple[str, ...] = ()
+    spare_of: tuple[str, ...] = ()
+    pods: tuple[str, ...] | None = ()
+
+    def __str__(self) -> str:
+        parts = [
+            *self.gangs,
+            *(f"spare of {key}" for key in self.spare_of),
+            *(f"pod {key}" for key in self.pods or ()),
+        ]
+        if self.pods is None:
+            parts.append("pods not known")
+        return ", ".join(parts) or "nothing"
+
+
+def hold(
+    blades: Sequence[Blade],
+    uses: Mapping[str, Use],
+    pools: Mapping[str, NodePool],
+    reason: str,
+    by: str,
+) -> Plan:
+    """Return what it means to take the blades out."""
+    rows = [
+        (one.metadata.name, _state(one), str(uses.get(one.metadata.name, Use())), _held(one))
+        for one in blades
+    ]
+    busy = {key for one in blades for key in uses.get(one.metadata.name, Use()).gangs}
+    lines = facts(
+        [
+            ("Will write", f"spec.hold on {counted(len(blades), 'blade')}: {reason} (by {by})"),
+            *_pools(blades, uses, pools),
+            ("New work", "none starts there until they are released"),
+            ("Running work", _stays(len(busy)) if busy else "none"),
+        ]
+    )
+    return Plan(tuple(lines), [_table(("BLADE", "STATE", "IN USE BY", "HELD ALREADY"), rows)])
+
+
+def release(
+    blades: Sequence[Blade],
+    pools: Mapping[str, NodePool],
+    reason: str,
+    by: str,
+    *,
+    skip_burn_in: bool,
+) -> Plan:
+    """Return what it means to take the blades back."""
+    rows = [(one.metadata.name, _state(one), _ended(one), _open_faults(one)) for one in blades]
+    still = sum(bool(_open_faults(one)) for one in blades)
+    tests = [
+        (f"Tests in {name}", "none: skipped" if skip_burn_in else _tests(pools.get(name)))
+        for name in sorted({one.spec.pool for one in blades})
+    ]
+    lines = facts(
+        [
+            ("Will write", f"spec.release on {counted(len(blades), 'blade')}: {reason} (by {by})"),
+            *tests,
+            (
+                "Open faults",
+                f"on {counted(still, 'blade')}: what the report still shows takes a blade out again"
+                if still
+                else "",
+            ),
+        ]
+    )
+    headings = ("BLADE", "STATE", "IT ENDS", "OPEN FAULTS")
+    return Plan(tuple(lines), [_table(headings, rows)])
+
+
+def close_breaker(pool: NodePool, blades: Iterable[Blade], reason: str | None, by: str) -> Plan:
+    """Return what it means to close the breaker of the pool."""
+    blades = list(blades)
+    waiting = [one for one in blades if one.status.reason is BladeReason.BREAKER_OPEN]
+    opened = pool.status.breaker
+    room = _limit(pool, len(blades)) - out_of(pool)
+    rule = pool.spec.remediation.breaker
+    mode = pool.spec.remediation.mode
+    acts = mode is RemediationMode.AUTO
+    lines = facts(
+        [
+            ("Will write", f"breaker closed on NodePool {pool.metadata.name} (by {by})"),
+            ("Reason", reason or ""),
+            ("Opened by", (opened.reason or "") if opened is not None else ""),
+            ("Budget", f"{max(0, room)} more may be out; {budget(pool, len(blades))}"),
+            (
+                "Then go out",
+                f"{min(len(waiting), max(0, room))} of {counted(len(waiting), 'blade')} behind it"
+                if acts
+                else f"none: remediation.mode is {mode}",
+            ),
+            ("Opens again", f"at {rule.threshold} within {rule.window}"),
+        ]
+    )
+    rows = [bladeview.short_row(one) for one in waiting]
+    return Plan(tuple(lines), [_table(bladeview.SHORT, rows)] if rows else [])
+
+
+def out_of(pool: NodePool) -> int:
+    """Return how many blades of the pool are out, by its own count."""
+    counts = pool.status.blades or BladeCounts()
+    return counts.quarantined + counts.repairing + counts.rma + counts.unknown + counts.lost
+
+
+def _pools(
+    blades: Sequence[Blade], uses: Mapping[str, Use], pools: Mapping[str, NodePool]
+) -> Iterable[tuple[str, str]]:
+    """Yield, for each pool, what becomes of its budget and its spares."""
+    for name, count in sorted(Counter(one.spec.pool for one in blades).items()):
+        pool = pools.get(name)
+        if pool is None:
+            yield (f"Pool {name}", "not known")
+            continue
+        mine = [one for one in blades if one.spec.pool == name]
+        fresh = sum(not _is_out(one) for one in mine)
+        total = (pool.status.blades or BladeCounts()).total or count
+        after = out_of(pool) + fresh
+        limit = _limit(pool, total)
+        over = f": {after - limit} beyond it, so no fault takes another" if after > limit else ""
+        yield (f"Pool {name}", f"{after} of {total} out after it; {budget(pool, total)}{over}")
+        spares = pool.status.spares
+        if spares is None or not spares.target:
+            continue
+        free = sum(_is_free(one, uses) for one in mine)
+        left = max(0, spares.ready - free)
+        short = f": {spares.target - left} too few" if left < spares.target else ""
+        yield ("Spares", f"{left} ready of {spares.target} after it{short}")
+
+
+def _is_free(blade: Blade, uses: Mapping[str, Use]) -> bool:
+    use = uses.get(blade.metadata.name, Use())
+    return blade.status.state is BladeState.HEALTHY and not use.gangs
+
+
+def _limit(pool: NodePool, total: int) -> int:
+    return policy.read(pool).budget(total)
+
+
+def _is_out(blade: Blade) -> bool:
+    status = blade.status
+    return is_out(status.state, status.reason, reported=status.report is not None)
+
+
+def budget(pool: NodePool, total: int) -> str:
+    """Return in words how many blades of the pool may be out."""
+    wanted = pool.spec.remediation.max_unavailable
+    share = f" ({wanted})" if "%" in str(wanted) else ""
+    return f"the budget is {_limit(pool, total)}{share}"
+
+
+def _tests(pool: NodePool | None) -> str:
+    asked = pool.spec.qualification if pool is not None else None
+    if asked is None:
+        return "none: a clean report will do"
+    steps = [
+        f"soak {asked.soak}" if asked.soak else "",
+        "burn-in" if asked.burn_in is not None else "",
+        "collective" if asked.collective is not None else "",
+    ]
+    return ", ".join(filter(None, steps)) or "none: a clean report will do"
+
+
+def _state(blade: Blade) -> str:
+    status = blade.status
+    return " ".join(filter(None, (status.state or "not seen yet", status.reason or "")))
+
+
+def _held(blade: Blade) -> str:
+    spec = blade.spec
+    return f"by {spec.hold.by}: {spec.hold.reason}" if spec.hold and wishes.is_held(blade) else ""
+
+
+def _ended(blade: Blade) -> str:
+    if held := _held(blade):
+        return f"hold {held}"
+    if blade.status.state in BY_ITSELF:
+        return f"nothing: it is back when {COMES_BACK}"
+    return cut(blade.status.message or "", _CELL)
+
+
+def _open_faults(blade: Blade) -> str:
+    report = blade.status.report
+    codes = dict.fromkeys(
+        one.code
+        for one in (report.faults if report is not None else ())
+        if one.severity not in {"None", "Info"}
+    )
+    return ", ".join(codes)
+
+
+def _table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
+    """Return the first rows, and one that counts the rest."""
+    more = len(rows) - _MOST_SHOWN
+    if more <= 0:
+        return Table(headings, rows)
+    rest = (f"and {more} more", *("" for _ in headings[1:]))
+    return Table(headings, [*rows[:_MOST_SHOWN], rest])
+
+
+def _stays(gangs: int) -> str:
+    return "1 gang, which stays until it ends" if gangs == 1 else f"{gangs} gangs, which stay"
