@@ -7,13 +7,16 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from tramontane.lab.cluster import Setup, pool_of
 from tramontane.lab.controlplane import NodeTiming, Options
 from tramontane.lab.fleet import Layout
+from tramontane.lab.keys import make_keys
 from tramontane.lab.nodes import config
 from tramontane.lab.nodes.config import NodeFiles, Tools
 from tramontane.lab.nodes.plan import (
+    API_SERVICE,
     BRIDGE_ADDRESS,
     MOST_NODES,
     NETWORK,
@@ -127,6 +130,8 @@ def test_containerd_has_everything_of_its_own(files: NodeFiles) -> None:
     cri = containerd["plugins"]["io.containerd.grpc.v1.cri"]
     assert Path(containerd["root"]).is_relative_to(files.folder)
     assert cri["sandbox_image"] == PAUSE_IMAGE
+    assert Path(cri["registry"]["config_path"]).is_relative_to(files.folder)
+    assert Path(cri["registry"]["config_path"]).name in config.FOLDERS
     assert cri["cni"] == {"bin_dir": str(TOOLS.cni), "conf_dir": str(files.folder / "net.d")}
 
 
@@ -156,3 +161,9 @@ def test_scripts_are_scripts_whatever_the_folder_is_called(files: NodeFiles) -> 
     for point, folder in config.MOUNTS:
         assert f"mount --bind '{files.folder / folder}' {point}\n" in init
     assert enter.index("cgroup.procs") < enter.index("nsenter"), "cgroups first"
+
+
+def test_the_api_server_can_be_known_by_the_address_of_its_service(tmp_path: Path) -> None:
+    cert = x509.load_pem_x509_certificate(make_keys(tmp_path, {}, BRIDGE_ADDRESS).cert.read_bytes())
+    names = cert.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert ipaddress.ip_address(API_SERVICE) in names.get_values_for_type(x509.IPAddress)

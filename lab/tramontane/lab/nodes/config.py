@@ -27,7 +27,10 @@ MOUNTS = (
     ("/var/log/containers", "container-logs"),
 )
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
-FOLDERS = (*(folder for _, folder in MOUNTS), "containerd", "cni", "net.d", "pod-logs")
+REGISTRIES = (
+    "certs.d"  # a folder per registry with its hosts.toml, read whenever an image is pulled
+)
+FOLDERS = (*(folder for _, folder in MOUNTS), "containerd", "cni", "net.d", "pod-logs", REGISTRIES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ def kubelet_config(plan: NodePlan, files: NodeFiles) -> str:
 
 
 def containerd_config(files: NodeFiles, tools: Tools) -> str:
-    """Return containerd's configuration: everything of its own, nothing from a registry."""
+    """Return containerd's configuration: everything of its own, no registry but those in a file."""
     folder = files.folder
     cri = '[plugins."io.containerd.grpc.v1.cri"'
     return f"""version = 2
@@ -109,6 +112,8 @@ disabled_plugins = [
   sandbox_image = "{PAUSE_IMAGE}"
   # Without CAP_SYS_RESOURCE, in a plain VM say, runc could not lower the score and would die.
   restrict_oom_score_adj = true
+{cri}.registry]
+  config_path = "{folder / REGISTRIES}"
 {cri}.cni]
   bin_dir = "{tools.cni}"
   conf_dir = "{folder / "net.d"}"

@@ -1,7 +1,8 @@
 """The network of real nodes: a bridge on the machine, a cable to each node's own namespace.
 
 Nothing of it needs forwarding or rules on the machine itself: nodes talk over the bridge, and
-what pods ask of the API server and of the DNS ends on the machine.
+what pods ask of the API server and of the DNS ends on the machine. There is no kube-proxy: of all
+Services with an address only that of the API server leads somewhere, by a rule in each node.
 """
 
 import contextlib
@@ -13,7 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from tramontane.lab.nodes.machine import which
-from tramontane.lab.nodes.plan import BRIDGE, BRIDGE_ADDRESS, NETWORK, PODS_NETWORK, NodePlan
+from tramontane.lab.nodes.plan import (
+    API_SERVICE,
+    BRIDGE,
+    BRIDGE_ADDRESS,
+    NETWORK,
+    PODS_NETWORK,
+    NodePlan,
+)
 from tramontane.lab.paths import LabError
 
 NAMESPACES = Path("/run/netns")
@@ -108,6 +116,25 @@ def make(plans: Iterable[NodePlan]) -> None:
             "-netns",
             plan.namespace,
         )
+
+
+def lead_to_api(plans: Iterable[NodePlan], server: str) -> str:
+    """Lead the address of the Service `kubernetes` to the API server, in each node.
+
+    A pod with a service account knows its API server by that address alone. Return why it cannot
+    be, where the kernel does not translate addresses; empty: it can.
+    """
+    iptables = which("iptables")
+    assert iptables is not None, "machine() has looked for it"
+    target = server.rpartition("/")[2]
+    for plan in plans:
+        for chain in ("PREROUTING", "OUTPUT"):  # of pods; of the node itself
+            rule = f"-t nat -A {chain} -d {API_SERVICE} -p tcp --dport 443 -j DNAT --to {target}"
+            try:
+                _ip("netns", "exec", plan.namespace, str(iptables), "-w", *rule.split())
+            except LabError as error:
+                return str(error)
+    return ""
 
 
 def link(plan: NodePlan, *, up: bool) -> None:

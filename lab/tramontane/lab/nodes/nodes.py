@@ -55,6 +55,7 @@ class RealNodes:
         self.layout = layout
         self.plans = {plan.name: plan for plan in plans(count)}
         self._start_agent = start_agent
+        self.no_service = ""  # why pods do not reach the API server by its Service, if they do not
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -77,8 +78,11 @@ class RealNodes:
         sweep.take(self.folder)
         network.make(self.plans.values())
 
-    async def start(self, kubeconfig: Path) -> None:
-        """Start DNS and all nodes, with the kubeconfig of their kubelets; see `wait_ready`."""
+    async def start(self, kubeconfig: Path, server: str) -> None:
+        """Start DNS and all nodes, with the kubeconfig of their kubelets; see `wait_ready`.
+
+        `server` is the API server's URL, to which pods with a service account are led.
+        """
         found, paths = machine(), ensure(REAL_NODES)
         tools = Tools(
             found.containerd, found.ctr, paths["kubelet"], paths["deviceplugin"], found.cni
@@ -89,6 +93,7 @@ class RealNodes:
         corefile = base / "Corefile"
         corefile.write_text(config.corefile(kubeconfig))
         self.processes.start(DNS, [paths["coredns"], "-conf", corefile])
+        self.no_service = network.lead_to_api(self.plans.values(), server)
         for plan in self.plans.values():
             files = self._files(plan, kubeconfig)
             self._write(plan, files, tools)

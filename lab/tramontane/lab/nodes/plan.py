@@ -3,6 +3,7 @@
     10.88.0.1        the machine: API server, DNS
     10.88.0.(10+i)   node i, in a network namespace of its own
     10.244.i.0/24    the pods of node i, routed by node i
+    10.96.0.1        the API server, as pods with a service account know it
 
 They are the same for every lab, so one machine has one lab with real nodes at a time; `claim`
 sees to that.
@@ -16,6 +17,7 @@ from tramontane.lab.fleet import LABEL_BLOCK, LABEL_GPU, LABEL_RACK, Layout
 BRIDGE = "tramontane0"
 NETWORK = "10.88.0.0/24"
 BRIDGE_ADDRESS = "10.88.0.1"
+API_SERVICE = "10.96.0.1"  # the Service `kubernetes`: the first of the control plane's range
 PODS_NETWORK = "10.244.0.0/16"
 CLUSTER_DOMAIN = "cluster.local"
 CGROUP = "tramontane-lab"

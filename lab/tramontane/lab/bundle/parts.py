@@ -1,0 +1,84 @@
+"""The parts of a bundle that come from the chart and the docs."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tramontane.lab.binaries import ensure
+from tramontane.lab.image.layer import MTIME
+from tramontane.lab.image.recipe import ROOT
+from tramontane.lab.paths import LabError, crd_dir
+
+CHART = ROOT / "charts" / "tramontane"
+_RULE = "PrometheusRule"
+_TIMEOUT_S = 120
+
+
+def chart(version: str, scratch: Path, out: Path) -> Path:
+    """Package the chart into a folder; return the file, the same for the same chart.
+
+    helm keeps the times of files, so it gets a copy in which all are the same.
+    """
+    copy = scratch / CHART.name
+    shutil.copytree(CHART, copy)
+    for path in (copy, *copy.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+        os.utime(path, (MTIME, MTIME))
+    out.mkdir(parents=True, exist_ok=True)
+    _helm("package", str(copy), "--version", version, "--app-version", version, "-d", str(out))
+    return out / f"tramontane-{version}.tgz"
+
+
+def crds(out: Path) -> None:
+    """Write all CRDs into one file, for `kubectl apply --server-side`."""
+    texts = [path.read_text() for path in sorted(crd_dir().glob("*.yaml"))]
+    out.write_text("".join(f"---\n{text.removeprefix('---').lstrip()}" for text in texts))
+
+
+def rules(package: Path, out: Path) -> int:
+    """Write the alerts as a Prometheus without an operator reads them; return how many groups."""
+    text = _helm("template", "tramontane", str(package), "--set", "prometheusRule.enabled=true")
+    found = [one for one in yaml.safe_load_all(text) if one and one["kind"] == _RULE]
+    groups: list[Any] = [group for one in found for group in one["spec"]["groups"]]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(yaml.safe_dump({"groups": groups}, sort_keys=False, width=100))
+    return len(groups)
+
+
+def dashboards(out: Path) -> int:
+    """Copy the boards; return how many there are."""
+    found = sorted((CHART / "files" / "dashboards").glob("*.json"))
+    out.mkdir(parents=True, exist_ok=True)
+    for path in found:
+        shutil.copyfile(path, out / path.name)
+    return len(found)
+
+
+def manual(out: Path) -> str:
+    """Copy the built manual, or its Markdown where it is not built; return which."""
+    site = ROOT / "site"
+    source = site if (site / "index.html").is_file() else ROOT / "docs"
+    shutil.copytree(source, out, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+    return source.name
+
+
+def _helm(*argv: str) -> str:
+    helm = ensure(["helm"])["helm"]
+    done = subprocess.run(  # noqa: S603 - our own helm
+        [helm, *argv],
+        env={**os.environ, "TZ": "UTC"},
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT_S,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise LabError(
+            f"bundle: `helm {argv[0]}` must succeed (got: {done.stderr.strip()[-500:]});"
+            " try `make chart`"
+        )
+    return done.stdout
