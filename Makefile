@@ -14,10 +14,10 @@ JOBS ?= 2
 
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help setup binaries demo test lint format unit plane sim node airgap serve-real chart generate verify bench check clean
+.PHONY: help setup binaries demo test lint format unit plane sim node airgap serve-real chart image bundle docs screenshots generate verify bench check clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-11s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.synced ## Make .venv with exactly the locked packages
 
@@ -72,13 +72,31 @@ serve-real: setup ## A real model by llama.cpp on a real node, asked by OpenAI's
 chart: setup ## Helm: lint, render, refuse bad values
 	@$(BIN)/python -m pytest tests/chart -q $(ARGS)
 
-generate: setup ## Write what is generated: crds/, the chart's copy
+image: setup ## Build the two images into build/ (no container engine, no root; needs Debian's apt)
+	@$(BIN)/python -m tramontane.lab.image build $(ARGS)
+
+bundle: setup ## Pack images, chart, command, manual and load.sh for a hall without a network
+	@$(BIN)/python -m tramontane.lab.bundle $(ARGS)
+
+docs: setup ## Build the manual into site/; fails on a dead link
+	@$(BIN)/python -m tramontane.lab.manual.site
+
+screenshots: binaries ## Draw the dashboards of a live lab into docs/images/boards (needs npm and Chromium)
+	@$(BIN)/python -m tramontane.lab.observe.pictures $(ARGS)
+
+GENERATED := crds charts docs/reference
+
+generate: setup ## Write what is generated: CRDs, dashboards, alerts, the reference, the chart's README
 	@$(BIN)/python -m tramontane.api.crdgen crds/
 	@mkdir -p charts/tramontane/files/crds && rm -f charts/tramontane/files/crds/*.yaml && cp crds/*.yaml charts/tramontane/files/crds/
+	@$(BIN)/python -m tramontane.lab.observe.boards
+	@$(BIN)/python -m tramontane.lab.observe.alerts
+	@$(BIN)/python -m tramontane.lab.manual.chart
+	@$(BIN)/python -m tramontane.lab.manual
 
 verify: generate ## Fail if a generated file is not what its source says
-	@git diff --exit-code --stat -- crds charts || { echo "verify: run 'make generate' and commit the result"; exit 1; }
-	@test -z "$$(git ls-files --others --exclude-standard -- crds charts)" || { echo "verify: generated files are not committed"; exit 1; }
+	@git diff --exit-code --stat -- $(GENERATED) || { echo "verify: run 'make generate' and commit the result"; exit 1; }
+	@test -z "$$(git ls-files --others --exclude-standard -- $(GENERATED))" || { echo "verify: generated files are not committed"; exit 1; }
 
 bench: setup ## Measure the budgets; writes bench/results (10 to 15 minutes)
 	@PYTHONPATH=tests $(BIN)/python -m bench $(ARGS)
@@ -86,5 +104,5 @@ bench: setup ## Measure the budgets; writes bench/results (10 to 15 minutes)
 check: verify test node chart ## What CI runs
 
 clean: ## Remove what was made in the checkout (the cache of binaries stays)
-	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist site
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -47,10 +47,14 @@ def lab() -> None:
 
 
 @lab.command()
-@click.option("--all", "everything", is_flag=True, help="Also kubectl, kube-scheduler and helm.")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--all", "everything", is_flag=True, help="All of them, also kubectl and helm.")
 @click.option("--real-nodes", is_flag=True, help="Also what real nodes run: kubelet, CoreDNS.")
-def build(*, everything: bool, real_nodes: bool) -> None:
-    """Build the control plane's programs into the cache (minutes, once)."""
+def build(*, names: tuple[str, ...], everything: bool, real_nodes: bool) -> None:
+    """Build the control plane's programs, or those NAMEd, into the cache (minutes, once).
+
+    Says where each is: `tramontane lab build kubectl`.
+    """
     from tramontane.lab.binaries import (  # noqa: PLC0415
         BINARIES,
         CONTROL_PLANE,
@@ -58,7 +62,12 @@ def build(*, everything: bool, real_nodes: bool) -> None:
         ensure,
     )
 
-    chosen = (*CONTROL_PLANE, *(REAL_NODES if real_nodes else ()))
+    if unknown := set(names) - set(BINARIES):
+        raise click.BadParameter(
+            f"must be among {', '.join(sorted(BINARIES))} (got {', '.join(sorted(unknown))})",
+            param_hint="NAME",
+        )
+    chosen = names or (*CONTROL_PLANE, *(REAL_NODES if real_nodes else ()))
     for name, path in ensure(tuple(BINARIES) if everything else chosen).items():
         click.echo(f"{name:24} {path}")
 
