@@ -8,21 +8,19 @@ runs it; so they are read here first.
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from tramontane.lab.calls import call
 from tramontane.lab.image.layer import MTIME
 from tramontane.lab.image.python import requirements, uv
 from tramontane.lab.image.recipe import RECIPES, ROOT
-from tramontane.lab.paths import LabError
 
 PYTHONS = ("3.11", "3.12", "3.13")
 _PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
-_TIMEOUT_S = 900
 
 
 def cli(scratch: Path, out: Path) -> int:
@@ -80,17 +78,5 @@ def _download(file: Path, version: str, out: Path) -> None:
 
 
 def _run(argv: list[str], environment: dict[str, str], what: str) -> None:
-    done = subprocess.run(  # noqa: S603 - uv and pip
-        argv,
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=_TIMEOUT_S,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise LabError(
-            f"bundle: {what} must be had (got: {done.stderr.strip()[-500:]}); packages come from"
-            " the index that pip and uv are set to"
-        )
+    remedy = "packages come from the index that pip and uv are set to"
+    call(argv, f"bundle: {what} must be had", remedy, env=environment, cwd=ROOT)

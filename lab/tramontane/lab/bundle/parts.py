@@ -2,20 +2,19 @@
 
 import os
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from tramontane.lab.binaries import ensure
+from tramontane.lab.calls import call
 from tramontane.lab.image.layer import MTIME
 from tramontane.lab.image.recipe import ROOT
-from tramontane.lab.paths import LabError, crd_dir
+from tramontane.lab.paths import crd_dir
 
 CHART = ROOT / "charts" / "tramontane"
 _RULE = "PrometheusRule"
-_TIMEOUT_S = 120
 
 
 def chart(version: str, scratch: Path, out: Path) -> Path:
@@ -68,17 +67,5 @@ def manual(out: Path) -> str:
 
 def _helm(*argv: str) -> str:
     helm = ensure(["helm"])["helm"]
-    done = subprocess.run(  # noqa: S603 - our own helm
-        [helm, *argv],
-        env={**os.environ, "TZ": "UTC"},
-        capture_output=True,
-        text=True,
-        timeout=_TIMEOUT_S,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise LabError(
-            f"bundle: `helm {argv[0]}` must succeed (got: {done.stderr.strip()[-500:]});"
-            " try `make chart`"
-        )
-    return done.stdout
+    must = f"bundle: `helm {argv[0]}` must succeed"
+    return call([helm, *argv], must, "try `make chart`", env={**os.environ, "TZ": "UTC"})

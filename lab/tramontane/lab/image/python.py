@@ -7,16 +7,15 @@ than the lock comes in.
 
 import os
 import shutil
-import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
+from tramontane.lab.calls import call
 from tramontane.lab.image.recipe import ROOT
 from tramontane.lab.paths import LabError
 
 # Wheels for any glibc from 2.28 on: that of Debian 12 is 2.36.
 PLATFORM = "x86_64-manylinux_2_28"
-_TIMEOUT_S = 900
 
 
 def uv() -> Path:
@@ -61,18 +60,10 @@ def install(listed: str, python: str, target: Path) -> None:
 
 def _run(*argv: str) -> str:
     """Run uv in the checkout; return what it printed."""
-    done = subprocess.run(  # noqa: S603 - our own uv
+    return call(
         [uv(), *argv],
-        cwd=ROOT,
+        f"image: `uv {' '.join(argv[:2])}` must succeed",
+        "packages come from the index that uv is set to, or from its cache",
         env={**os.environ, "UV_PROJECT_ENVIRONMENT": str(ROOT / ".venv")},
-        capture_output=True,
-        text=True,
-        timeout=_TIMEOUT_S,
-        check=False,
+        cwd=ROOT,
     )
-    if done.returncode != 0:
-        raise LabError(
-            f"image: `uv {' '.join(argv[:2])}` must succeed (got: {done.stderr.strip()[-500:]});"
-            " packages come from the index that uv is set to, or from its cache"
-        )
-    return done.stdout

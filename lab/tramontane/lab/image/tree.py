@@ -17,11 +17,13 @@ import tarfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
+from tramontane.lab.calls import call
 from tramontane.lab.image.recipe import ROOT, Base, Recipe, Sieve
 from tramontane.lab.paths import LabError
 
 HOME = PurePosixPath("opt/tramontane")
 USER = 65532
+_READ_S = 60
 _LOADER = "lib64/ld-linux-x86-64.so.2"
 _LIBRARIES = "usr/lib/x86_64-linux-gnu"
 _CERTIFICATES = "etc/ssl/certs/ca-certificates.crt"
@@ -42,7 +44,6 @@ from {module} import {function}
 
 sys.exit({function}())
 """
-_TIMEOUT_S = 600
 
 
 def base_tree(base: Base, debs: Mapping[str, Path], tree: Path) -> None:
@@ -127,7 +128,7 @@ def _unpack(deb: Path, tree: Path, sieve: Sieve) -> None:
         with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
             for member in archive:
                 _take(archive, member, tree, sieve)
-        code = process.wait(_TIMEOUT_S)
+        code = process.wait(_READ_S)
     if code != 0:
         raise LabError(f"image: dpkg-deb must read {deb} (got exit code {code}); remove the file")
 
@@ -198,17 +199,9 @@ def _compile(root: Path, base: Base, tree: Path, folder: str) -> None:
         "-m", "compileall", "-f", "-q", "-j", "1", "--invalidation-mode", "unchecked-hash",
         "-s", tree, "-p", "/", tree / folder,
     ]  # fmt: skip
-    done = subprocess.run(  # noqa: S603 - the Python that we have just unpacked
+    call(
         argv,
+        f"image: all modules below {folder} must compile",
+        f"leave out those that cannot, in {os.path.relpath(ROOT / 'images', Path.cwd())}",
         env={"PYTHONHOME": str(root / "usr"), "PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"},
-        capture_output=True,
-        text=True,
-        timeout=_TIMEOUT_S,
-        check=False,
     )
-    if done.returncode != 0:
-        raise LabError(
-            f"image: all modules below {folder} must compile (got:"
-            f" {(done.stdout + done.stderr).strip()[-500:]}); leave out those that cannot, in"
-            f" {os.path.relpath(ROOT / 'images', Path.cwd())}"
-        )

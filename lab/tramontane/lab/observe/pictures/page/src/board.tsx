@@ -6,7 +6,7 @@ import type { GrafanaTheme2 } from '@grafana/data';
 import { Component, type ReactNode } from 'react';
 
 import { WIDTH } from './load';
-import type { Board, DrawnPanel } from './model';
+import type { Board, DrawnPanel, PanelProps } from './model';
 import { BarGaugePanel, StatPanel } from './panels/values';
 import { HeatmapPanel } from './panels/heatmap';
 import { StateTimelinePanel } from './panels/statetimeline';
@@ -18,13 +18,6 @@ const CELL = 30;
 const GAP = 8;
 const MARGIN = 16;
 const COLUMN = (WIDTH - 2 * MARGIN + GAP) / 24;
-
-export interface PanelProps {
-  board: Board;
-  drawn: DrawnPanel;
-  width: number;
-  height: number;
-}
 
 const PANELS: Record<string, (props: PanelProps) => ReactNode> = {
   text: TextPanel,

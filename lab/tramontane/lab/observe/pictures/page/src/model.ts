@@ -100,3 +100,11 @@ export interface Board {
   fill: (text: string) => string;
   chosen: Array<{ label: string; value: string }>;
 }
+
+/** What a panel is drawn from, and how large (px). */
+export interface PanelProps {
+  board: Board;
+  drawn: DrawnPanel;
+  width: number;
+  height: number;
+}

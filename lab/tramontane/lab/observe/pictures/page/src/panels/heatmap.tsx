@@ -7,7 +7,7 @@
 import { type DataFrame, formattedValueToString, getFieldDisplayName, getValueFormat } from '@grafana/data';
 import * as schemes from 'd3-scale-chromatic';
 
-import type { PanelProps } from '../board';
+import type { PanelProps } from '../model';
 import { AXIS_HEIGHT, TimeAxis, across, textWidth } from './axis';
 
 type Scheme = (at: number) => string;

@@ -8,7 +8,7 @@ import { type Field, formattedValueToString, getFieldDisplayName } from '@grafan
 import { LegendDisplayMode } from '@grafana/schema';
 import { VizLayout, VizLegend, type VizLegendItem } from '@grafana/ui';
 
-import type { PanelProps } from '../board';
+import type { PanelProps } from '../model';
 import { AXIS_HEIGHT, TimeAxis, across, textWidth } from './axis';
 
 interface Stay {

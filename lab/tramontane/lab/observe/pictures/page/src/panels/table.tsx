@@ -2,7 +2,7 @@
 import { cacheFieldDisplayNames } from '@grafana/data';
 import { TableNG } from '@grafana/ui/unstable';
 
-import type { PanelProps } from '../board';
+import type { PanelProps } from '../model';
 
 export function TablePanel({ board, drawn, width, height }: PanelProps) {
   const { options, fieldConfig } = drawn.panel;

@@ -1,7 +1,7 @@
 /** Text panels: Grafana's own Markdown, cleaned as Grafana cleans it. */
 import { renderTextPanelMarkdown } from '@grafana/data';
 
-import type { PanelProps } from '../board';
+import type { PanelProps } from '../model';
 
 export function TextPanel({ board, drawn, width, height }: PanelProps) {
   const { content: written = '', mode = 'markdown' } = drawn.panel.options ?? {};

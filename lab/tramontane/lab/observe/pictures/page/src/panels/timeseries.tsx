@@ -4,8 +4,7 @@ import { LegendDisplayMode } from '@grafana/schema';
 import { TimeSeries, type UPlotConfigBuilder } from '@grafana/ui';
 import type uPlot from 'uplot';
 
-import type { PanelProps } from '../board';
-import type { Mark } from '../model';
+import type { Mark, PanelProps } from '../model';
 
 const marked = new WeakSet<UPlotConfigBuilder>();
 

@@ -17,7 +17,7 @@ import {
   VizRepeater,
 } from '@grafana/ui';
 
-import type { PanelProps } from '../board';
+import type { PanelProps } from '../model';
 
 function values({ board, drawn }: PanelProps, sparkline: boolean): FieldDisplay[] {
   const { options, fieldConfig } = drawn.panel;
