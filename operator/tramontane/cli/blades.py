@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tramontane.api.blade import Blade
 
 
-@click.group()
+@click.group(cls=options.Group)
 def blade() -> None:
     """Look at blades one by one; hold them, release them."""
 
@@ -90,7 +90,7 @@ def quarantine(
     yes: bool,
     dry_run: bool,
 ) -> None:
-    """Take blades out of work: nothing new starts there, what runs may end.
+    """Take blades out of work: nothing new starts there, what trains may end, what serves moves.
 
     Budget and breaker do not refuse a person, but what is held counts in the budget. The plan says
     who uses the blades, and what is left of budget and spares.
@@ -111,7 +111,7 @@ def quarantine(
     for name in names:
         click.echo(f"Blade {name}: held by {who}: {reason}")
     click.echo(
-        "No new work starts there; what runs stays until it ends.\n"
+        "No new work starts there; gangs that train stay until they end, replicas of models move.\n"
         f'Undo: tramontane release {" ".join(names)} --reason "…"'
     )
 
@@ -168,7 +168,9 @@ def release(
         told = f"released by {who}: {reason}" if name in done else "Healthy by now; left as it is"
         click.echo(f"Blade {name}: {told}")
     if done:
-        tests = "at once, untested" if skip_burn_in else "when it has passed the pool's tests"
+        tests = (
+            "at once, untested" if skip_burn_in else "when it has passed what tests its pool has"
+        )
         click.echo(
             f'It works again {tests}.\nUndo: tramontane quarantine {" ".join(done)} --reason "…"'
         )

@@ -12,7 +12,7 @@ from tramontane.api.nodepool import NodePool
 from tramontane.cli import session
 from tramontane.cli.effects import Use
 from tramontane.kube.client import Client, Forbidden, NotFound
-from tramontane.kube.resources import BLADES, GANGS, NODEPOOLS, PODS
+from tramontane.kube.resources import BLADES, GANGS, INFERENCEDEPLOYMENTS, NODEPOOLS, PODS
 
 Raw = dict[str, Any]
 
@@ -50,9 +50,15 @@ async def uses(client: Client, names: Sequence[str]) -> dict[str, Use]:
     except (Forbidden, NotFound):
         gangs = []
     seats, spares = on_blades(gangs)
+    serving = {_key(raw) for raw in gangs if _serves(raw)}
     pods = await asyncio.gather(*(_others(client, name) for name in names))
     return {
-        name: Use(tuple(seats.get(name, ())), tuple(spares.get(name, ())), others)
+        name: Use(
+            tuple(seats.get(name, ())),
+            tuple(spares.get(name, ())),
+            others,
+            tuple(key for key in seats.get(name, ()) if key in serving),
+        )
         for name, others in zip(names, pods, strict=True)
     }
 
@@ -63,12 +69,22 @@ def on_blades(gangs: Sequence[Raw]) -> tuple[dict[str, list[str]], dict[str, lis
     spares: dict[str, list[str]] = defaultdict(list)
     for raw in gangs:
         placement = (raw.get("status") or {}).get("placement") or {}
-        key = f"{raw['metadata']['namespace']}/{raw['metadata']['name']}"
+        key = _key(raw)
         for blade in dict.fromkeys(placement.get("seats") or ()):
             seats[blade].append(key)
         for blade in placement.get("spares") or ():
             spares[blade].append(key)
     return seats, spares
+
+
+def _key(raw: Raw) -> str:
+    return f"{raw['metadata']['namespace']}/{raw['metadata']['name']}"
+
+
+def _serves(gang: Raw) -> bool:
+    """Return whether the gang is a replica of a model."""
+    owners = gang["metadata"].get("ownerReferences") or ()
+    return any(one.get("kind") == INFERENCEDEPLOYMENTS.kind for one in owners)
 
 
 async def write(

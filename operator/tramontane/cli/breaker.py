@@ -20,15 +20,12 @@ if TYPE_CHECKING:
 _pool = click.argument("pool", shell_complete=options.complete("nodepools"))
 
 
-@click.group()
+@click.group(cls=options.Group)
 def breaker() -> None:
     """Look at the breaker of a pool, and close it."""
 
 
-@breaker.command(
-    short_help="Show whether it is open, why, and what waits behind it.",
-    epilog=options.examples("tramontane breaker show paris-a"),
-)
+@breaker.command(epilog=options.examples("tramontane breaker show paris-a"))
 @_pool
 @options.output
 @options.cluster
@@ -48,11 +45,12 @@ def show(*, pool: str, cluster: options.Cluster, output: str) -> None:
         return {"pool": pool, "breaker": told, "blades": names}
 
     def view() -> tuple[list[str], list["Table"]]:
+        is_open = breaker is not None and breaker.state is BreakerState.OPEN
         lines = tables.facts([("Pool", pool), *poolview.breaker_facts(found, now)])
-        if breaker is not None and breaker.state is BreakerState.OPEN:
+        if is_open:
             lines.append(f"\nWhen the cause is found: tramontane breaker close {pool}")
         table = bladeview.table(concerned, now, wide=output == "wide")
-        title = "Out, or to go out once it is closed"
+        title = "Out, or to go out once it is closed" if is_open else "Out by a fault"
         return lines, [replace(table, title=title)] if concerned else []
 
     tables.show_answer(output, content, view)

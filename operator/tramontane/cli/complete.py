@@ -104,12 +104,12 @@ async def _list(kind: str, params: Mapping[str, Any], incomplete: str, found: li
         for resource in _resources(kind, incomplete):
             is_plain = kind in {"blades", "nodepools", "namespaces"}
             prefix = "" if is_plain else f"{objects.short(resource)}/"
-            await _names(client, resource, namespace, prefix, found)
+            await _names(client, resource, namespace, prefix, incomplete=incomplete, found=found)
 
 
 def _resources(kind: str, incomplete: str) -> "list[Resource]":
     """Return what to list: of kinds written before a slash only the one that is begun."""
-    from tramontane.cli import objects, timelineask  # noqa: PLC0415
+    from tramontane.cli import objects  # noqa: PLC0415
     from tramontane.kube.resources import (  # noqa: PLC0415
         BLADES,
         GANGS,
@@ -123,16 +123,22 @@ def _resources(kind: str, incomplete: str) -> "list[Resource]":
     if kind in plain:
         return [plain[kind]]
     owners = (TRAININGJOBS, INFERENCEDEPLOYMENTS, GANGS)
-    kinds = owners if kind == "gangs" else timelineask.KINDS
+    kinds = owners if kind == "gangs" else objects.KINDS
     head = incomplete.partition("/")[0]
     begun = [one for one in kinds if objects.short(one).startswith(head)]
     return begun if head else list(kinds)
 
 
 async def _names(
-    client: "Client", resource: "Resource", namespace: str | None, prefix: str, found: list[str]
+    client: "Client",
+    resource: "Resource",
+    namespace: str | None,
+    prefix: str,
+    *,
+    incomplete: str,
+    found: list[str],
 ) -> None:
-    """Add the names of a kind, a page at a time."""
+    """Add the names of a kind that begin so, a page at a time."""
     continue_ = None
     while len(found) < _MOST:
         page = await client.list_page(
@@ -141,7 +147,8 @@ async def _names(
             continue_=continue_,
             metadata_only=True,
         )
-        found += [f"{prefix}{one['metadata']['name']}" for one in page.get("items") or ()]
+        names = (f"{prefix}{one['metadata']['name']}" for one in page.get("items") or ())
+        found += [name for name in names if name.startswith(incomplete)]
         continue_ = page["metadata"].get("continue")
         if not continue_:
             return

@@ -5,7 +5,6 @@ Everything heavy is imported inside the command, so that `--help` answers at onc
 
 import click
 
-from tramontane.api.names import SYSTEM_NAMESPACE
 from tramontane.cli import options
 
 
@@ -13,13 +12,7 @@ from tramontane.cli import options
     epilog="Exit status: 0 fit, 1 no answer, 3 there is a problem (with --strict, a warning or "
     "something unknown as well)."
 )
-@click.option(
-    "-n",
-    "--namespace",
-    default=SYSTEM_NAMESPACE,
-    show_default=True,
-    help="Namespace of the components.",
-)
+@options.system_namespace
 @click.option("--strict", is_flag=True, help="Warnings and what could not be looked at fail, too.")
 @options.output
 @options.cluster

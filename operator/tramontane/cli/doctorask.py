@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-from tramontane.api.names import GROUP
+from tramontane.api.names import GPU_RESOURCE, GROUP
 from tramontane.cli.doctorchecks import MONITORING_GROUP
 from tramontane.cli.doctorfacts import Access, Facts, Raw, Unreadable
 from tramontane.kube.client import ApiError, Client
@@ -74,8 +74,8 @@ async def look(client: Client, namespace: str) -> Facts:
     )
     pools, blades, nodes = await asyncio.gather(
         _or_why(client.list_all(NODEPOOLS)),
-        _or_why(client.list_all(BLADES)),
-        _or_why(client.list_all(NODES)),
+        _or_why(client.list_kept(BLADES, _blade)),
+        _or_why(client.list_kept(NODES, _node)),
     )
     watched = not isinstance(groups, Unreadable) and MONITORING_GROUP in groups
     return Facts(
@@ -124,6 +124,20 @@ async def _by_name(
 ) -> Mapping[str, Raw]:
     found = await client.list_all(resource, namespace, label_selector=selector)
     return {raw["metadata"]["name"]: raw for raw in found}
+
+
+# What is kept of each: a hall of 12,500 blades is 130 MB of Blades and Nodes.
+def _blade(raw: Raw) -> Raw:
+    return {"metadata": {"name": raw["metadata"]["name"]}, "spec": {"pool": raw["spec"]["pool"]}}
+
+
+def _node(raw: Raw) -> Raw:
+    meta, status = raw["metadata"], raw.get("status") or {}
+    gpus = (status.get("allocatable") or {}).get(GPU_RESOURCE, 0)
+    return {
+        "metadata": {"name": meta["name"], "labels": meta.get("labels") or {}},
+        "status": {"allocatable": {GPU_RESOURCE: gpus}},
+    }
 
 
 async def _workloads(client: Client, namespace: str) -> Mapping[str, Raw]:

@@ -29,12 +29,14 @@ _CELL = 60
 class Use:
     """Hold what uses a blade: gangs with a seat or a spare there, and pods of others with GPUs.
 
-    `gangs` and `spare_of` are namespace/name; None for `pods` where they could not be read.
+    `gangs` and `spare_of` are namespace/name; `replicas` are those of the gangs that serve a model.
+    None for `pods` where they could not be read.
     """
 
     gangs: tuple[str, ...] = ()
     spare_of: tuple[str, ...] = ()
     pods: tuple[str, ...] | None = ()
+    replicas: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         parts = [
@@ -59,13 +61,15 @@ def hold(
         (one.metadata.name, _state(one), str(uses.get(one.metadata.name, Use())), _held(one))
         for one in blades
     ]
-    busy = {key for one in blades for key in uses.get(one.metadata.name, Use()).gangs}
+    mine = [uses.get(one.metadata.name, Use()) for one in blades]
+    moving = {key for use in mine for key in use.replicas}
+    staying = {key for use in mine for key in use.gangs} - moving
     lines = facts(
         [
             ("Will write", f"spec.hold on {counted(len(blades), 'blade')}: {reason} (by {by})"),
             *_pools(blades, uses, pools),
             ("New work", "none starts there until they are released"),
-            ("Running work", _stays(len(busy)) if busy else "none"),
+            ("Running work", _running(len(staying), len(moving))),
         ]
     )
     return Plan(tuple(lines), [_table(("BLADE", "STATE", "IN USE BY", "HELD ALREADY"), rows)])
@@ -119,7 +123,10 @@ def close_breaker(pool: NodePool, blades: Iterable[Blade], reason: str | None, b
             ("Budget", f"{max(0, room)} more may be out; {budget(pool, len(blades))}"),
             (
                 "Then go out",
-                f"{min(len(waiting), max(0, room))} of {counted(len(waiting), 'blade')} behind it"
+                "none: no blade waits behind it"
+                if not waiting
+                else f"{min(len(waiting), max(0, room))} of {counted(len(waiting), 'blade')} "
+                "behind it"
                 if acts
                 else f"none: remediation.mode is {mode}",
             ),
@@ -231,5 +238,13 @@ def _table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
     return Table(headings, [*rows[:_MOST_SHOWN], rest])
 
 
-def _stays(gangs: int) -> str:
-    return "1 gang, which stays until it ends" if gangs == 1 else f"{gangs} gangs, which stay"
+def _running(staying: int, moving: int) -> str:
+    """Return what becomes of what runs there: training stays, replicas of models move."""
+    told = []
+    if staying:
+        told.append(
+            "1 gang, which stays until it ends" if staying == 1 else f"{staying} gangs, which stay"
+        )
+    if moving:
+        told.append(f"{counted(moving, 'replica')} of models, made anew elsewhere at once")
+    return "; ".join(told) or "none"

@@ -8,15 +8,12 @@ from tramontane.kube.client import Client, Forbidden, NotFound
 from tramontane.kube.resources import (
     BLADES,
     GANGS,
-    INFERENCEDEPLOYMENTS,
     NODEPOOLS,
     TRAININGJOBS,
     Resource,
 )
 
 Raw = dict[str, Any]
-
-KINDS = (TRAININGJOBS, INFERENCEDEPLOYMENTS, GANGS, BLADES, NODEPOOLS)
 
 
 async def read(client: Client, said: str, namespace: str | None, near: str | None) -> Explained:
@@ -25,12 +22,7 @@ async def read(client: Client, said: str, namespace: str | None, near: str | Non
     Raises:
         NoSuchObject: there is none.
     """
-    ref = objects.parse(said, KINDS, namespace)
-    try:
-        kind, raw = await objects.find(client, ref, near)
-    except objects.Ambiguous:
-        # A job's gang has its name; the job says more.
-        kind, raw = await objects.find(client, objects.without(ref, GANGS), near)
+    kind, raw = await objects.find_any(client, said, namespace, near)
     meta, spec = raw["metadata"], raw.get("spec") or {}
     if kind is BLADES:
         use = (await bladeword.uses(client, [meta["name"]]))[meta["name"]]

@@ -110,6 +110,8 @@ _MEMBERS: Final[dict[str, dict[str, tuple[str, str]]]] = {
 }
 _BY_NAME: Final = {name: one for group in _MEMBERS.values() for name, one in group.items()}
 _ALIKE: Final = 0.6
+# What the container image leaves out.
+_LAB: Final = "tramontane.lab"
 
 
 class LazyGroup(click.Group):
@@ -165,6 +167,13 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except TramontaneError as error:
             raise click.ClickException(str(error)) from error
+        except ModuleNotFoundError as error:
+            if not (error.name or "").startswith(_LAB):
+                raise
+            raise click.ClickException(
+                "this command must have the lab (got an installation without it, as in the"
+                " container image); install the wheel of the air-gap bundle, or use a checkout"
+            ) from error
 
     def make_context(
         self,

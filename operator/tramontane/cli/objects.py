@@ -37,6 +37,8 @@ _WORDS: dict[Resource, tuple[str, ...]] = {
     GANGS: ("gang", "gangs"),
     NODEPOOLS: ("np", "nodepool", "nodepools", "pool"),
 }
+# What a name alone may be, in the order of a guess.
+KINDS = (TRAININGJOBS, INFERENCEDEPLOYMENTS, GANGS, BLADES, NODEPOOLS)
 _ALIKE = 0.75
 _BY_WORD = {word: resource for resource, words in _WORDS.items() for word in words}
 
@@ -98,6 +100,23 @@ async def find(client: Client, ref: Ref, near: str | None = None) -> tuple[Resou
         names = ", ".join(said_of(kind, raw) for kind, raw in found)
         raise Ambiguous(f"{ref.name}: must be one object (got {names}); name it so")
     raise await _missing(client, ref)
+
+
+async def find_any(
+    client: Client, said: str, namespace: str | None, near: str | None
+) -> tuple[Resource, Raw]:
+    """Return the object of any kind that is meant; of a job and its gang, the job.
+
+    Raises:
+        NoSuchObject, Missing: there is none; the message names the nearest.
+        Ambiguous: there are several.
+    """
+    ref = parse(said, KINDS, namespace)
+    try:
+        return await find(client, ref, near)
+    except Ambiguous:
+        # A job's gang has its name; the job says more, and is told with its gang.
+        return await find(client, without(ref, GANGS), near)
 
 
 async def _missing(client: Client, ref: Ref) -> TramontaneError:

@@ -7,7 +7,7 @@
 | 2      | what was asked makes no sense, or nobody is there to confirm a change     |
 | 3      | the answer is no: it waits, it does not fit, it is not what it should be  |
 
-Nothing but click is imported: `--help` answers at once.
+Nothing but click and names is imported: `--help` answers at once.
 """
 
 import functools
@@ -19,6 +19,8 @@ from typing import Any, TypeVar
 
 import click
 
+from tramontane.api.names import SYSTEM_NAMESPACE
+
 FC = TypeVar("FC", bound=Callable[..., Any] | click.Command)
 
 FAILED = 1
@@ -29,6 +31,8 @@ FORMATS = ("table", "wide", "json", "yaml")
 MOST_CHARS = 253
 
 _PLAIN = "tramontane.plain"
+# Longer than any sentence.
+_WHOLE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,18 @@ class Cluster:
 
     kubeconfig: Path | None = None
     context: str | None = None
+
+
+class Group(click.Group):
+    """A group that lists its commands with all of their first sentence: click cuts it off."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list."""
+        found = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, one.get_short_help_str(_WHOLE)) for name, one in found if one is not None]
+            )
 
 
 def cluster(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -88,6 +104,15 @@ namespace = click.option(
     "--namespace",
     metavar="NAME",
     help="Namespace (default: the context's, else the one that has the name).",
+    shell_complete=complete("namespaces"),
+)
+system_namespace = click.option(
+    "-n",
+    "--namespace",
+    metavar="NAME",
+    default=SYSTEM_NAMESPACE,
+    show_default=True,
+    help="Namespace of the components.",
     shell_complete=complete("namespaces"),
 )
 all_namespaces = click.option("-A", "--all-namespaces", is_flag=True, help="All namespaces.")

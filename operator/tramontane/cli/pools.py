@@ -10,7 +10,7 @@ import click
 from tramontane.cli import options
 
 
-@click.group()
+@click.group(cls=options.Group)
 def pool() -> None:
     """Look at pools: blades by state, tranches, spares, breaker."""
 

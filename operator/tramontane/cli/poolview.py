@@ -9,6 +9,7 @@ from tramontane.api.nodepool import (
     BreakerState,
     BreakerStatus,
     NodePool,
+    PoolSparesStatus,
     TrancheStatus,
 )
 from tramontane.cli.tables import Table, age, facts
@@ -66,7 +67,7 @@ def story(pool: NodePool, now: float) -> tuple[list[str], Sequence[Table]]:
                 if gpus is not None
                 else "",
             ),
-            ("Spares", f"{spares.ready} ready of {spares.target}" if spares is not None else ""),
+            ("Spares", _spares(spares) if spares is not None else ""),
             ("Failure rate", f"{rate} per 1,000 blade-days" if rate else "not measured yet"),
             ("Remediation", f"{remediation.mode}, at most {remediation.max_unavailable} out"),
             *breaker_facts(pool, now),
@@ -90,6 +91,13 @@ def breaker_facts(pool: NodePool, now: float) -> list[tuple[str, str]]:
 
 def _breaker(pool: NodePool) -> BreakerStatus:
     return pool.status.breaker or BreakerStatus(state=BreakerState.CLOSED)
+
+
+def _spares(spares: PoolSparesStatus) -> str:
+    """Return how many there are of those that are asked for."""
+    if not spares.target:
+        return f"none asked for, {spares.ready} free"
+    return f"{spares.ready} ready of {spares.target}"
 
 
 def _out(blades: BladeCounts) -> int:

@@ -54,9 +54,17 @@ def why(
     one for each replica. Named tj/NAME, inf/NAME, gang/NAME, NAMESPACE/NAME or NAME.
     """
     from tramontane.cli import queueask, queueview, tables  # noqa: PLC0415
+    from tramontane.kube.errors import Forbidden  # noqa: PLC0415
 
     ref = queueask.parse(name, namespace)
-    world = _world(path, cluster)
+    try:
+        world = _world(path, cluster)
+    except Forbidden as error:
+        # What the scheduler wrote into the object may be read with a right on that alone.
+        raise click.ClickException(
+            f"{error}. To decide anew takes the right to read all that the scheduler reads; what "
+            f"it last said is told by: tramontane explain {name}"
+        ) from error
     answers = [queueask.explain(world, key) for key in queueask.find(world, ref)]
 
     def content() -> Any:
@@ -72,6 +80,7 @@ def why(
 
 
 @click.group(
+    cls=options.Group,
     invoke_without_command=True,
     epilog=options.examples(
         "tramontane simulate -f job.yaml",

@@ -148,7 +148,9 @@ def find(world: Saved, ref: Ref) -> list[str]:
     wanted = "/".join(filter(None, (ref.namespace, ref.name)))
     known = _names(world, whole=ref.namespace is not None)
     near = difflib.get_close_matches(wanted, known, n=1)
-    if near:
+    if near and near[0] == wanted:
+        hint = f'a gang of that name is none of a deployment: "{wanted}" alone means it'
+    elif near:
         hint = f'did you mean "{near[0]}"?'
     elif ref.kinds == (INFERENCEDEPLOYMENTS,):
         hint = (

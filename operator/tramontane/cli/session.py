@@ -67,20 +67,12 @@ def run(cluster: Cluster, work: Callable[[Client], Awaitable[T]]) -> T:
 async def connect(cluster: Cluster, timeout_s: float = 30.0) -> Client:
     """Return a client of the cluster that is meant; use it as a context manager."""
     logging.getLogger().addHandler(_SILENT)
-    try:
-        return await Client.connect(
-            cluster.kubeconfig,
-            context=cluster.context,
-            user_agent="tramontane-cli",
-            timeout_s=timeout_s,
-        )
-    except (TypeError, AttributeError) as error:
-        # The loader takes it for granted that a kubeconfig is a mapping of mappings.
-        paths = [cluster.kubeconfig] if cluster.kubeconfig else usual_paths()
-        raise InvalidValue(
-            f"{os.pathsep.join(map(str, paths))}: must be a kubeconfig (got something else)",
-            remedy="set KUBECONFIG, or give the path of a kubeconfig",
-        ) from error
+    return await Client.connect(
+        cluster.kubeconfig,
+        context=cluster.context,
+        user_agent="tramontane-cli",
+        timeout_s=timeout_s,
+    )
 
 
 async def get(client: Client, resource: Resource, name: str, namespace: str | None = None) -> Raw:

@@ -3,16 +3,17 @@
 Everything heavy is imported inside the command, so that `--help` answers at once.
 """
 
+import contextlib
 import io
 import os
 import tarfile
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from tramontane.api.names import SYSTEM_NAMESPACE
 from tramontane.cli import options
 
 if TYPE_CHECKING:
@@ -30,13 +31,7 @@ _OWNER_ONLY = 0o600
     callback=options.no_format,
     help="File to write (default: tramontane-support-TIME.tar.gz here).",
 )
-@click.option(
-    "-n",
-    "--namespace",
-    default=SYSTEM_NAMESPACE,
-    show_default=True,
-    help="Namespace of the components.",
-)
+@options.system_namespace
 @options.cluster
 def support(*, path: Path | None, namespace: str, cluster: options.Cluster) -> None:
     """Collect objects, Events, logs and a snapshot into one file, with secrets taken out.
@@ -55,41 +50,51 @@ def support(*, path: Path | None, namespace: str, cluster: options.Cluster) -> N
     if target.exists():
         raise InvalidValue(f"{target}: must not exist yet", remedy="name another file by -o")
     strip = Stripper()
+    folder = f"tramontane-support-{stamp}"
+    unread = count = 0
 
-    async def work(client: "Client") -> dict[str, str]:
+    async def work(client: "Client", tar: tarfile.TarFile) -> None:
+        nonlocal unread, count
         said = collect(client, namespace, strip, lambda what: click.echo(f"  {what}", err=True))
-        return {name: content async for name, content in said}
+        async for name, content in said:
+            _add(tar, f"{folder}/{name}", content)
+            count += 1
+            if name == UNREAD:
+                unread = content.count("could not be read: ")
 
-    files = session.run(cluster, work)
-    files["README.txt"] = _readme(stamp, namespace, strip)
-    _write(target, files, f"tramontane-support-{stamp}")
+    with _archive(target) as tar:
+        session.run(cluster, lambda client: work(client, tar))
+        _add(tar, f"{folder}/README.txt", _readme(stamp, namespace, strip.removed))
     size_kib = target.stat().st_size / 1024
-    click.echo(f"{target}: {len(files)} files, {size_kib:.0f} KiB, {_count(strip)}")
-    if unread := files[UNREAD].count("could not be read: "):
+    taken = strip.removed.total()
+    plural = "" if taken == 1 else "s"
+    click.echo(f"{target}: {count + 1} files, {size_kib:.0f} KiB, {taken} value{plural} taken out")
+    if unread:
         click.echo(f"{unread} of what was asked for could not be read: {UNREAD} says why", err=True)
 
 
-def _write(target: Path, files: dict[str, str], folder: str) -> None:
-    """Write the archive, readable by its owner only; all of it or nothing."""
+@contextlib.contextmanager
+def _archive(target: Path) -> Iterator[tarfile.TarFile]:
+    """Open an archive that is readable by its owner only, and there once it is whole."""
     part = target.with_name(f".{target.name}.part")
     opened = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _OWNER_ONLY)
     try:
         with os.fdopen(opened, "wb") as raw, tarfile.open(fileobj=raw, mode="w:gz") as tar:
-            for name, content in sorted(files.items()):
-                data = content.encode()
-                entry = tarfile.TarInfo(f"{folder}/{name}")
-                entry.size, entry.mode, entry.mtime = len(data), _OWNER_ONLY, int(time.time())
-                tar.addfile(entry, io.BytesIO(data))
+            yield tar
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
 
 
-def _readme(stamp: str, namespace: str, strip: "object") -> str:
-    from tramontane.cli.supportstrip import Stripper  # noqa: PLC0415
+def _add(tar: tarfile.TarFile, name: str, content: str) -> None:
+    data = content.encode()
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode, entry.mtime = len(data), _OWNER_ONLY, int(time.time())
+    tar.addfile(entry, io.BytesIO(data))
 
-    assert isinstance(strip, Stripper)
-    taken = "".join(f"  {kind}: {count}\n" for kind, count in sorted(strip.removed.items()))
+
+def _readme(stamp: str, namespace: str, removed: Mapping[str, int]) -> str:
+    taken = "".join(f"  {kind}: {count}\n" for kind, count in sorted(removed.items()))
     return (
         f"Tramontane support file of {stamp} UTC, components in namespace {namespace}.\n\n"
         "doctor.json    what `tramontane doctor` found\n"
@@ -99,11 +104,3 @@ def _readme(stamp: str, namespace: str, strip: "object") -> str:
         "unread.txt     what could not be read, and why\n\n"
         f"Taken out:\n{taken or '  nothing'}\n"
     )
-
-
-def _count(strip: "object") -> str:
-    from tramontane.cli.supportstrip import Stripper  # noqa: PLC0415
-
-    assert isinstance(strip, Stripper)
-    count = strip.removed.total()
-    return f"{count} value{'' if count == 1 else 's'} taken out"

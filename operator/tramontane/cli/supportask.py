@@ -43,15 +43,16 @@ async def collect(
     unread: list[str] = []
 
     def told(what: str, error: ApiError) -> None:
-        unread.append(f"{what} could not be read: {error}")
+        unread.append(strip.text(f"{what} could not be read: {error}"))
 
     say("doctor")
     facts = await look(client, namespace)
-    yield "doctor.json", _json([one.to_dict() for one in examine(facts)])
+    yield "doctor.json", _json(strip.object([one.to_dict() for one in examine(facts)]))
     for resource in _KINDS:
         say(resource.plural)
         try:
-            yield f"{resource.plural}.json", _json(strip.object(await client.list_all(resource)))
+            kept = await client.list_kept(resource, lambda raw: _json(strip.object(raw)))
+            yield f"{resource.plural}.json", "[\n" + ",\n".join(kept) + "\n]\n"
         except ApiError as error:
             told(resource.plural, error)
     pods: list[Raw] = []
@@ -64,9 +65,9 @@ async def collect(
         except ApiError as error:
             told(name, error)
             continue
-        kept = [raw for raw in found if keep(raw, namespace)]
-        pods += kept if name == "component-pods" else []
-        yield f"{name}.json", _json(strip.object(kept))
+        chosen = [raw for raw in found if keep(raw, namespace)]
+        pods += chosen if name == "component-pods" else []
+        yield f"{name}.json", _json(strip.object(chosen))
     say("snapshot")
     try:
         yield "snapshot.json", dump(await queueask.capture(client))
@@ -75,7 +76,7 @@ async def collect(
     for pod in pods:
         async for path, text in _logs(client, pod, strip, told, say):
             yield path, text
-    yield UNREAD, "\n".join(unread) + "\n" if unread else "everything was read\n"
+    yield UNREAD, "\n".join(unread) if unread else "everything was read"
 
 
 def _is_ours(event: Raw, namespace: str) -> bool:
@@ -130,4 +131,4 @@ def _query(container: str, *, previous: bool) -> str:
 
 
 def _json(content: Any) -> str:
-    return json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+    return json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True)

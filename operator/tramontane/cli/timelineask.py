@@ -25,7 +25,6 @@ from tramontane.kube.resources import (
 
 Raw = dict[str, Any]
 
-KINDS = (TRAININGJOBS, INFERENCEDEPLOYMENTS, GANGS, BLADES, NODEPOOLS)
 # Where Events about objects in cluster scope live.
 _NO_NAMESPACE = "default"
 _OF: Mapping[Resource, Callable[[Raw], Iterator[Happening]]] = {
@@ -55,12 +54,7 @@ async def read(client: Client, said: str, namespace: str | None, near: str | Non
     Raises:
         NoSuchObject: there is none.
     """
-    ref = objects.parse(said, KINDS, namespace)
-    try:
-        kind, raw = await objects.find(client, ref, near)
-    except objects.Ambiguous:
-        # A job's gang has its name, and is told with it.
-        kind, raw = await objects.find(client, objects.without(ref, GANGS), near)
+    kind, raw = await objects.find_any(client, said, namespace, near)
     gang = await _gang(client, raw) if kind is TRAININGJOBS else None
     wanted = {(kind.kind, raw["metadata"]["name"])}
     if gang is not None:

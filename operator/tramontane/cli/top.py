@@ -15,7 +15,13 @@ from tramontane.cli import options
 @click.command(
     epilog=options.examples("tramontane top", "tramontane top -n research --once -o json")
 )
-@options.namespace
+@click.option(
+    "-n",
+    "--namespace",
+    metavar="NAME",
+    help="Only this namespace (default: all).",
+    shell_complete=options.complete("namespaces"),
+)
 @options.all_namespaces
 @click.option("--once", is_flag=True, help="Print it once; so without a terminal.")
 @options.output

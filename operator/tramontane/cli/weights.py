@@ -23,7 +23,7 @@ class _Unfit(click.ClickException):
     exit_code = options.NO
 
 
-@click.group()
+@click.group(cls=options.Group)
 def weights() -> None:
     """Digest, sign and check directories of weights."""
 

@@ -18,7 +18,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 from tramontane.kube.config import connect
 from tramontane.kube.errors import (
@@ -59,6 +59,8 @@ __all__ = [
     "Unauthorized",
     "Unreachable",
 ]
+
+T = TypeVar("T")
 
 _JSON_PATCH = "application/json-patch+json"
 _MERGE_PATCH = "application/merge-patch+json"
@@ -184,8 +186,30 @@ class Client:
 
         A list whose continue token grew too old begins again, three times at most.
         """
+        return await self.list_kept(
+            resource,
+            lambda raw: raw,
+            namespace,
+            label_selector=label_selector,
+            field_selector=field_selector,
+            limit=limit,
+            metadata_only=metadata_only,
+        )
+
+    async def list_kept(
+        self,
+        resource: Resource,
+        keep: Callable[[dict[str, Any]], T],
+        namespace: str | None = None,
+        *,
+        label_selector: str | None = None,
+        field_selector: str | None = None,
+        limit: int = 500,
+        metadata_only: bool = False,
+    ) -> list[T]:
+        """Return what `keep` makes of each object, of which one page is held at a time."""
         for last in (False, False, True):
-            items: list[dict[str, Any]] = []
+            kept: list[T] = []
             continue_: str | None = None
             try:
                 while True:
@@ -202,10 +226,10 @@ class Client:
                         # Items of a list come without them.
                         item.setdefault("apiVersion", resource.api_version)
                         item.setdefault("kind", resource.kind)
-                        items.append(item)
+                        kept.append(keep(item))
                     continue_ = page["metadata"].get("continue")
                     if not continue_:
-                        return items
+                        return kept
             except Gone:
                 if last:
                     raise

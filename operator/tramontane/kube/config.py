@@ -82,6 +82,16 @@ class Connection:
         await self.session.close()
 
 
+def _must_exist(source: str) -> None:
+    """Say that there is no kubeconfig where the loader would say that it is an invalid one.
+
+    Raises:
+        FileNotFoundError: of the files that are named, as kubectl separates them, none is there.
+    """
+    if not any(os.path.exists(os.path.expanduser(one)) for one in source.split(os.pathsep)):  # noqa: PTH110, PTH111 - text, as the loader takes it
+        raise FileNotFoundError("there is no such file")
+
+
 async def connect(
     kubeconfig: str | os.PathLike[str] | None, connections: int, context: str | None = None
 ) -> Connection:
@@ -120,6 +130,7 @@ async def connect(
             load_incluster_config(client_configuration=configuration)
         else:
             source = str(kubeconfig or os.environ.get("KUBECONFIG") or _default_kubeconfig())
+            _must_exist(source)
             loader = await load_kube_config(
                 config_file=source,
                 context=context,
@@ -127,7 +138,14 @@ async def connect(
                 persist_config=False,
             )
         session = RESTClientObject(configuration)._create_pool_manager()  # noqa: SLF001 - its factory method
-    except (ConfigException, OSError, ValueError, yaml.YAMLError) as error:
+    except (
+        ConfigException,
+        OSError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        yaml.YAMLError,
+    ) as error:
         raise InvalidValue(
             f"{source}: must say where the API server is ({error})",
             remedy="set KUBECONFIG, or give the path of a kubeconfig",

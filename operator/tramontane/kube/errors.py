@@ -70,7 +70,7 @@ class Unauthorized(ApiError):
 class Forbidden(ApiError):
     """403: the credentials are valid and do not suffice."""
 
-    remedy = "grant this verb to the component's role"
+    remedy = "grant this verb to whoever asked"
 
 
 class NotFound(ApiError):

@@ -181,7 +181,7 @@ def test_release_is_written_and_says_what_follows(desk: Desk) -> None:
     desk.blade("gpu-0001", "Quarantined")
     said = desk.says("release", "gpu-0001", "--reason", "new fan", "--yes")
     assert desk.get(BLADES, "gpu-0001")["spec"]["release"]["skipBurnIn"] is False
-    assert "when it has passed the pool's tests" in said
+    assert "when it has passed what tests its pool has" in said
     assert "Undo: tramontane quarantine gpu-0001" in said
     said = desk.says(
         "blade", "release", "gpu-0001", "--reason", "new fan", "--skip-burn-in", "--yes"

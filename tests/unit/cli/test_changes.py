@@ -127,6 +127,18 @@ def test_the_plan_of_a_hold_names_who_uses_the_blades(hall: Desk) -> None:
     assert "1 gang, which stays until it ends" in said
 
 
+def test_the_plan_of_a_hold_says_that_replicas_of_models_move(hall: Desk) -> None:
+    placement = {"seats": ["gpu-0001"]}
+    hall.put("gangs", "llama", status={"phase": "Placed", "placement": placement})
+    owner = {"kind": "InferenceDeployment", "name": "claims"}
+    hall.put(
+        "gangs", "claims-0",
+        metadata={"ownerReferences": [owner]}, status={"phase": "Placed", "placement": placement},
+    )  # fmt: skip
+    said = hall.run("quarantine", "gpu-0001", "--reason", "x", "--dry-run").stderr
+    assert "1 gang, which stays until it ends; 1 replica of models, made anew elsewhere" in said
+
+
 def test_what_was_closed_meanwhile_is_left(hall: Desk) -> None:
     """Between the plan and the word somebody else closes the breaker."""
     asked = 0

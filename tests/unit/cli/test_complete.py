@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from click.testing import CliRunner
 
 from tramontane.cli import complete
@@ -52,6 +53,36 @@ def test_names(hall: Desk, kind: str, incomplete: str, expected: list[str]) -> N
     assert not hall.writes()
     asked = [one for one in hall.server.headers if "Accept" in one]
     assert all("PartialObjectMetadataList" in one["Accept"] for one in asked)
+
+
+def test_the_last_blade_of_a_large_hall_is_found(
+    hall: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(complete, "_MOST", 2)
+    pages = {None: (["gpu-1", "gpu-2", "gpu-3"], "more"), "more": (["gpu-90", "gpu-91"], None)}
+
+    def page(request: web.Request) -> web.Response:
+        names, continue_ = pages[request.query.get("continue")]
+        items = [{"metadata": {"name": name}} for name in names]
+        return web.json_response({"metadata": {"continue": continue_}, "items": items})
+
+    hall.server.answers.extend([page, page])
+    found = complete.names("blades", {}, "gpu-9", LONG_S)
+    assert [one.value for one in found] == ["gpu-90", "gpu-91"]
+
+
+def test_names_are_completed_without_our_models_of_objects(hall: Desk) -> None:
+    code = (
+        "import sys\n"
+        "from tramontane.cli import complete\n"
+        f"print([one.value for one in complete.names('any', {{}}, 'np/', {LONG_S})])\n"
+        "print('pydantic' in sys.modules)\n"
+    )
+    environment = {**os.environ, "KUBECONFIG": str(hall.kubeconfig)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split("\n")[:2] == ["['np/paris-a']", "False"]
 
 
 def test_only_the_kind_that_is_begun_is_asked_for(hall: Desk) -> None:

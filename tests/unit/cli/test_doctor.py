@@ -7,11 +7,14 @@ import pytest
 
 from tramontane.api import clock
 from tramontane.api.crdgen import KINDS, definition
-from tramontane.cli.doctorask import ACCESS
+from tramontane.cli import session
+from tramontane.cli.doctorask import ACCESS, look
 from tramontane.cli.doctorchecks import examine
 from tramontane.cli.doctorfacts import Facts, Finding, Level, Unreadable
 from tramontane.cli.doctorhall import renewal_skew
 from tramontane.cli.doctorview import lines, summary
+from tramontane.cli.options import Cluster
+from unit.cli.desk import NODES, Desk
 
 NOW = 1_800_000_000.0
 Raw = dict[str, Any]
@@ -209,6 +212,19 @@ def test_what_cannot_be_read_is_unknown_and_never_well(what: str) -> None:
     found = worst(replace(sound(), **lost))
     assert {one.level for one in found} == {Level.UNKNOWN}
     assert all("could not be looked at: Forbidden: no" in one.message for one in found)
+
+
+def test_of_a_large_hall_only_what_is_judged_is_kept(desk: Desk) -> None:
+    desk.blade("gpu-1", "Healthy", message="m" * 1000)
+    labels = {"rack": "r1"}
+    given = {"allocatable": {"nvidia.com/gpu": "8", "pods": "110"}, "images": [{"names": ["x"]}]}
+    desk.server.put(NODES, "gpu-1", metadata={"labels": labels}, status=given)
+    facts = session.run(Cluster(desk.kubeconfig), lambda client: look(client, "system"))
+    assert facts.blades == [{"metadata": {"name": "gpu-1"}, "spec": {"pool": "paris-a"}}]
+    assert facts.nodes == [
+        {"metadata": {"name": "gpu-1", "labels": labels},
+         "status": {"allocatable": {"nvidia.com/gpu": "8"}}}
+    ]  # fmt: skip
 
 
 def test_some_silent_agents_are_a_warning_and_all_of_them_a_problem() -> None:

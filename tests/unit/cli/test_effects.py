@@ -138,3 +138,8 @@ def test_what_goes_out_when_the_breaker_is_closed(there: NodePool, says: str) ->
     assert facts(plan)["Then go out"] == says
     assert facts(plan)["Opened by"] == "13 of 40 blades within 5m"
     assert [row[0] for row in plan.tables[0].rows] == ["gpu-0", "gpu-1"]
+
+
+def test_where_nothing_waits_behind_the_breaker_nothing_goes_out() -> None:
+    plan = effects.close_breaker(pool(40, 0), [blade("gpu-1")], None, "anna")
+    assert facts(plan)["Then go out"] == "none: no blade waits behind it"

@@ -19,6 +19,7 @@ LIGHT = {
     "tramontane",
     "tramontane.api",
     "tramontane.api.errors",
+    "tramontane.api.names",
     "tramontane.cli",
     "tramontane.cli.main",
     "tramontane.cli.options",
@@ -104,6 +105,14 @@ def test_help_of_every_command_is_light_and_says_something(name: str) -> None:
     for param in ALL[name].params:
         if isinstance(param, click.Option) and not param.hidden and name != "simulate fleet":
             assert param.help, f"{name} {param.name}"
+
+
+@pytest.mark.parametrize("name", ["blade", "pool", "breaker", "weights", "simulate"])
+def test_the_list_of_a_group_cuts_no_sentence_off(name: str) -> None:
+    said = CliRunner().invoke(main, [name, "--help"], terminal_width=80).output
+    listed = said.partition("Commands:")[2]
+    assert listed
+    assert "..." not in listed
 
 
 def test_no_module_of_a_command_imports_anything_heavy() -> None:
@@ -237,3 +246,12 @@ def test_a_version_without_a_cluster_is_no_error(desk: Desk) -> None:
     assert done.exit_code == 0
     assert "tramontane:" in done.stdout
     assert "the cluster does not say" in done.stderr
+
+
+def test_an_installation_without_the_lab_says_so(
+    monkeypatch: pytest.MonkeyPatch, desk: Desk
+) -> None:
+    for name in [one for one in sys.modules if one.startswith("tramontane.lab")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "tramontane.lab", None)
+    assert "must have the lab" in desk.refuses("lab", "status")

@@ -54,6 +54,13 @@ def test_show_tells_everything(desk: Desk) -> None:
     assert json.loads(desk.says("pool", "show", "paris-a", "-o", "json"))["kind"] == "NodePool"
 
 
+def test_a_pool_that_asks_for_no_spares_lacks_none(desk: Desk) -> None:
+    desk.pool(spares={"target": 0, "ready": 4})
+    said = desk.says("pool", "show", "paris-a")
+    assert "none asked for, 4 free" in said
+    assert "4 ready of 0" not in said
+
+
 def test_an_open_breaker_is_shown_with_what_waits_behind_it(desk: Desk) -> None:
     desk.pool()
     desk.blade("gpu-0001")

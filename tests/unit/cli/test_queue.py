@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from support.objects import Raw, blade, gang, hall, node, pod
+from support.scripted import status as refused
 from unit.cli.desk import Desk
 
 TRAMONTANE = "/apis/tramontane.dev/v1alpha1"
@@ -188,8 +189,9 @@ def test_the_kind_may_be_written_before_the_name(desk: Desk) -> None:
         (["wait"], 'did you mean "waits"?'),
         (["zebra"], "once the operator has accepted it"),
         (["waits", "-n", "nowhere"], "Gang nowhere/waits: must exist"),
+        (["inf/waits"], 'none of a deployment: "waits" alone means it'),
     ],
-    ids=["typo", "unknown", "other namespace"],
+    ids=["typo", "unknown", "other namespace", "other kind"],
 )
 def test_a_gang_that_is_not_there(desk: Desk, arguments: list[str], message: str) -> None:
     fill(desk, busy())
@@ -337,6 +339,14 @@ def test_a_cluster_that_cannot_be_reached_is_no_answer(desk: Desk, tmp_path: Pat
     text = desk.kubeconfig.read_text().replace(desk.server.url, "http://127.0.0.1:9")
     nowhere.write_text(text)
     assert "127.0.0.1:9" in unanswered(desk, "why", "waits", "--kubeconfig", str(nowhere))
+
+
+def test_who_may_not_read_the_hall_is_led_to_what_the_scheduler_said(desk: Desk) -> None:
+    fill(desk, busy())
+    desk.server.answers.append(lambda _: refused(403, "Forbidden"))
+    said = unanswered(desk, "why", "gang/ml/waits")
+    assert "403 Forbidden" in said
+    assert said.endswith("tramontane explain gang/ml/waits")
 
 
 def test_help_imports_nothing_heavy() -> None:

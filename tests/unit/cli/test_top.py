@@ -139,11 +139,20 @@ def test_one_namespace_or_all(hall: Desk) -> None:
     assert hall.run("top", "-n", "ml", "-A").exit_code == 2
 
 
+# Whoever runs in the background ignores Ctrl-C, and so does all that it starts.
+PROGRAM = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from tramontane.cli.main import main
+main()
+"""
+
+
 @pytest.mark.parametrize("key", [b"q", b""], ids=["q", "Ctrl-C"])
 def test_it_is_left_by_a_key_and_leaves_the_terminal_as_it_was(hall: Desk, key: bytes) -> None:
     ours, theirs = pty.openpty()
     before = termios.tcgetattr(theirs)
-    command = [sys.executable, "-c", "from tramontane.cli.main import main; main()", "top"]
+    command = [sys.executable, "-c", PROGRAM, "top"]
     env = {**os.environ, **hall.env, "TERM": "xterm", "LINES": "30", "COLUMNS": "100"}
     process = subprocess.Popen(command, env=env, stdin=theirs, stdout=theirs, stderr=theirs)
     try:

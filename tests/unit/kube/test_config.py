@@ -1,5 +1,6 @@
 import asyncio
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 from kubernetes.aio.config import ConfigException, incluster_config
 
 from support.scripted import kubeconfig, until
+from tramontane.api.errors import InvalidValue
 from tramontane.kube import config
 from tramontane.kube.config import connect
 from tramontane.kube.errors import Unreachable
@@ -151,4 +153,13 @@ async def test_the_kubeconfig_knows_proxy_and_name(tmp_path: Path) -> None:
     }
     connection = await connect(write(tmp_path / "kc", cluster, {}), 4)
     assert connection.arguments == {"proxy": PROXY, "server_hostname": "other.example"}
+    await connection.close()
+
+
+async def test_a_kubeconfig_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(InvalidValue, match=r"nowhere: must say .* \(there is no such file\)"):
+        await connect(tmp_path / "nowhere", 4)
+    there = write(tmp_path / "kc", {"server": "https://api.example:6443"}, {})
+    both = os.pathsep.join(map(str, (tmp_path / "nowhere", there)))
+    connection = await connect(both, 4)
     await connection.close()

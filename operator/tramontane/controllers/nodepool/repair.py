@@ -41,6 +41,7 @@ from tramontane.controllers.nodepool.works import Outcome, Want, name_of
 # An agent starts, reads its GPUs and reports within this time after a repair.
 _LOOK_ANEW_S = 30.0
 _PODS = {Action.RESET: Work.RESET, Action.REBOOT: Work.REBOOT}
+_RELEASE = 'tramontane release BLADE --reason "…"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ def advance(around: Around, repair: BladeRepair, care: Care, decision: Decision)
         case Action.RESET | Action.REBOOT:
             return _climb(around, repair, care, decision)
         case Action.INSPECT:
-            text = f"{decision.message}; a person must look, then: tramontane blade release"
+            text = f"{decision.message}; a person must look, then: {_RELEASE}"
             return Step(_at(decision, BladeState.QUARANTINED, text), repair)
         case _:
             return Step(_at(decision, BladeState.QUARANTINED, decision.message), repair)
@@ -204,7 +205,7 @@ def _give_up(repair: BladeRepair, decision: Decision) -> Step:
     # Nothing that comes and goes shows here any more: the blade stays as it is.
     reason = BladeReason.REPAIR_FAILED if failed else BladeReason.HARDWARE_FAULT
     code = repair.code or "fault"
-    text = f"{code}: {tried}; replace it, then: tramontane blade release"
+    text = f"{code}: {tried}; replace it, then: {_RELEASE}"
     gone = replace(
         _at(decision, BladeState.RMA, text),
         reason=reason,
