@@ -23,6 +23,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
@@ -96,8 +97,11 @@ class Live:
             await client.apply(NODEPOOLS, pool, manager="kubectl")
         await self.until("all blades healthy", self._all_healthy)
         # The model first: so it gets blades with real agents, which tell what they draw.
-        await client.apply(INFERENCEDEPLOYMENTS, scenes.served(), manager="kubectl")
-        await self.until("a model that answers", self._serves)
+        # Its second replica later: a counter that a first scrape finds at 1 has not risen.
+        for replicas in (1, scenes.REPLICAS):
+            body = scenes.served(replicas)
+            await client.apply(INFERENCEDEPLOYMENTS, body, manager="kubectl")
+            await self.until(f"{replicas} replicas that answer", partial(self._serves, replicas))
         await self._apply(scenes.trained())
         await client.create(PODS, scenes.notebook(), scenes.OTHER)
         await self.until("a job that trains", self._trains)
@@ -201,9 +205,9 @@ class Live:
         phases = [(await self._job(*name)).get("phase") for name in names]
         return set(phases) == {"Succeeded"}
 
-    async def _serves(self) -> bool:
+    async def _serves(self, replicas: int = scenes.REPLICAS) -> bool:
         found = await self.lab.client.get(INFERENCEDEPLOYMENTS, scenes.SERVED, scenes.NAMESPACE)
-        return bool(found.get("status", {}).get("ready") == "2/2")
+        return bool(found.get("status", {}).get("ready") == f"{replicas}/{replicas}")
 
     async def _recovered(self) -> bool:
         status = await self._job(scenes.TRAINING)

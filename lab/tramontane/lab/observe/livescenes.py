@@ -29,6 +29,7 @@ LAYOUT: Final = Layout(blades=RACK * RACKS, rack=RACK, racks_per_block=3, tranch
 POOL, SMALL_POOL = "paris-a", "paris-b"
 NAMESPACE, OTHER = "ml", "shop"
 TRAINING, SERVED = "llama", "claims"
+REPLICAS: Final = 2
 _SPARES: Final = 2
 _IMAGE: Final = "registry.example/tramontane-agent:1"
 
@@ -181,7 +182,7 @@ def notebook() -> Raw:
     }
 
 
-def served() -> Raw:
+def served(replicas: int = REPLICAS) -> Raw:
     """Return the model that is served; its objective is tight, but it is met."""
     return {
         "apiVersion": API_VERSION,
@@ -194,8 +195,8 @@ def served() -> Raw:
             "capacity": {
                 "contextTokens": 4096,
                 "concurrentRequests": 64,
-                "minReplicas": 2,
-                "maxReplicas": 2,
+                "minReplicas": replicas,
+                "maxReplicas": replicas,
             },
             "layout": {"mode": "Fixed", "tensor": LAYOUT.gpus, "nodes": 1},
             "rollout": {"steps": [], "drainTimeout": "2s"},
