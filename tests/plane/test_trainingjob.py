@@ -163,6 +163,34 @@ async def test_a_pod_that_somebody_deletes_comes_back_with_a_recorded_cause(plan
         assert epochs(await pods_of(client)) == {"2"}
 
 
+async def test_a_drained_blade_is_left_for_another_one(plane: Plane) -> None:
+    """As `kubectl drain` does it: the Node is cordoned, its pods are evicted."""
+    async with a_hall(plane) as client:
+        await client.create(TRAININGJOBS, a_job(spares=1))
+        await status_of(client, in_phase("Running"), "Running")
+        before = await pods_of(client)
+        left = before[3]["spec"]["nodeName"]
+
+        await client.merge_patch(NODES, left, {"spec": {"unschedulable": True}})
+        name = f"{NAME}-3"
+        body = {"metadata": {"name": name, "namespace": NAMESPACE}}
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", **body}
+        await client.create(PODS, eviction, NAMESPACE, name=name, subresource="eviction")
+        status = await status_of(
+            client, lambda s: s["phase"] == "Running" and s["attempt"] == 2, "whole again"
+        )
+
+        after = await pods_of(client)
+        assert after[3]["spec"]["nodeName"] != left
+        assert {uid for seat, uid in uids(after).items() if seat != 3} == {
+            uid for seat, uid in uids(before).items() if seat != 3
+        }
+        [incident] = status["incidents"]
+        assert (incident["cause"], incident["seats"]) == ("Evicted", [3])
+        node = await client.get(NODES, left)
+        assert node["spec"]["unschedulable"], "nothing is uncordoned that others cordoned"
+
+
 async def test_suspension_frees_the_blades_and_resumption_is_a_new_attempt(plane: Plane) -> None:
     async with a_hall(plane) as client:
         await client.create(TRAININGJOBS, a_job())

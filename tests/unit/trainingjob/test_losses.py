@@ -33,6 +33,8 @@ from unit.trainingjob.builders import (
     running,
 )
 
+CORDONED = replace(a_node("b2"), unschedulable=True)
+
 
 def lost_of(planned: Plan) -> list[tuple[int, str]]:
     return [] if planned.gang is None else [(one.seat, one.blade) for one in planned.gang.lost]
@@ -180,6 +182,7 @@ def test_what_makes_a_seat_lost(given: dict[str, Any], cause: str, code: str, gr
             id="over budget",
         ),
         pytest.param({"nodes": {"b2": a_node("b2", "Unknown", NOW - 3)}}, id="node just silent"),
+        pytest.param({"nodes": {"b2": CORDONED}}, id="cordoned"),
         pytest.param({"blades": {"b5": quarantined("b5")}}, id="not one of ours"),
         pytest.param({"blades": {"b2": None}}, id="its Blade deleted by hand"),
     ],
@@ -189,6 +192,28 @@ def test_what_leaves_a_running_job_alone(given: dict[str, Any]) -> None:
 
     assert planned.status.phase is JobPhase.RUNNING
     assert not any((planned.deletes, planned.gang, planned.raises, planned.status.incidents))
+
+
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [
+        pytest.param(
+            {"blades": {"b2": a_blade("b2", "Quarantined", reason="HeldByPerson")}}, "held",
+            id="held",
+        ),
+        pytest.param({"nodes": {"b2": CORDONED}}, "cordoned", id="cordoned"),
+    ],
+)  # fmt: skip
+def test_who_was_evicted_does_not_come_back_to_a_blade_that_is_to_be_emptied(
+    given: dict[str, Any], code: str
+) -> None:
+    world = a_world(a_job(running()), pods=(*pods(2), a_pod(3, "b3")), **given)
+
+    planned = plan(world)
+    assert causes(planned) == [("Evicted", code, "b2", (2,))]
+    assert lost_of(planned) == [(2, "b2")]
+    assert not planned.deletes
+    assert not planned.creates
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,20 @@ def loss_of(world: World, name: str, pool: NodePool) -> Loss | None:
     return Loss(IncidentCause.BLADE_FAULT, _code(blade), since, node_gone, planned)
 
 
+def closed_to_new(world: World, name: str) -> Loss | None:
+    """Return why no new pod may come to a blade whose pods may stay: a person wants it empty.
+
+    A hold by `tramontane quarantine` and a cordon both say so. What runs there runs on; a pod that
+    was evicted, as by `kubectl drain`, is made anew elsewhere.
+    """
+    blade, node = world.blades.get(name), world.nodes.get(name)
+    if blade is not None and blade.status.reason is BladeReason.HELD_BY_PERSON:
+        return Loss(IncidentCause.EVICTED, "held", _since(blade, world.now), node_gone=False)
+    if node is not None and node.unschedulable:
+        return Loss(IncidentCause.EVICTED, "cordoned", world.now, node_gone=False)
+    return None
+
+
 def is_silent(world: World, name: str) -> bool:
     """Return whether the node is gone, or has not been Ready for nodeLostAfter.
 

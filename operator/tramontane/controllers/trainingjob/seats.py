@@ -20,7 +20,7 @@ from tramontane.api.gang import Placement
 from tramontane.api.nodepool import NodePool
 from tramontane.api.trainingjob import IncidentCause, JobPhase, Stragglers, TrainingJob
 from tramontane.controllers.trainingjob import gangs
-from tramontane.controllers.trainingjob.losses import Loss, loss_of
+from tramontane.controllers.trainingjob.losses import Loss, closed_to_new, loss_of
 from tramontane.controllers.trainingjob.observe import World, epoch_of, seat_of
 from tramontane.controllers.trainingjob.rankagent import EXIT_STUCK
 from tramontane.controllers.trainingjob.template import trainer_of
@@ -102,6 +102,8 @@ def look(world: World, placement: Placement, pool: NodePool) -> tuple[Seat, ...]
         if pod is None:
             other = foreign.get(number)
             there = There.MISSING if other is None else There.TAKEN
+            # Whoever was evicted must not come back to a blade that is to be emptied.
+            loss = loss or closed_to_new(world, blade)
             found.append(Seat(number, blade, there, other, 0, loss))
             continue
         there, planned = _there(pod, blade, ranks), None
