@@ -61,21 +61,51 @@ def room_now(
     room *= seats
     for ask in groups.asks:
         for resource, amount in ask.requests:
-            if amount:
+            if amount and resource in snapshot.free:
                 np.minimum(room, snapshot.free[resource][pool.rows] // amount, out=room)
     return np.where(together, room, 0)
 
 
-def masks_ever(snapshot: Snapshot, pool: Pool, gang: GangRecord, groups: Groups) -> list[BoolArray]:
-    """Return per ask the pool's rows that would take a seat were all healthy and empty."""
-    fleet = snapshot.fleet
+def rooms_now(
+    snapshot: Snapshot, pool: Pool, gang: GangRecord, groups: Groups, seats: int
+) -> list[IntArray]:
+    """Return per ask how many of some seats the pool's rows have room for now: see `masks_now`."""
+    if gang.shares_blades:
+        return [room_now(snapshot, pool, gang, groups, seats)]
+    return [mask.astype(np.int64) for mask in masks_now(snapshot, pool, gang, groups)]
+
+
+def rooms_ever(
+    snapshot: Snapshot,
+    pool: Pool,
+    gang: GangRecord,
+    groups: Groups,
+    seats: int,
+    *,
+    healthy: bool = False,
+) -> list[IntArray]:
+    """Return the same of the pool were all of it empty, and all of it `healthy` as it is or not.
+
+    More than one seat on a row only where the gang's seats may share blades; their asks are equal.
+    """
+    fleet, rows = snapshot.fleet, pool.rows
     avoided = [row for name in gang.avoid if (row := fleet.row_of.get(name)) is not None]
     masks = []
     for ask in groups.asks:
         mask = fleet.could_hold(ask).copy()
         mask[avoided] = False
-        masks.append(mask[pool.rows])
-    return shared(masks, together=bool(gang.slice_size > 1))
+        if healthy:
+            mask &= fleet.in_service & fleet.tolerated(ask.tolerations)
+        masks.append(mask[rows])
+    if not gang.shares_blades:
+        alike = shared(masks, together=bool(gang.slice_size > 1))
+        return [mask.astype(np.int64) for mask in alike]
+    room = np.logical_and.reduce(masks).astype(np.int64) * seats
+    for ask in groups.asks:
+        for resource, amount in ask.requests:
+            if amount and resource in fleet.capacity:
+                np.minimum(room, fleet.capacity[resource][rows] // amount, out=room)
+    return [room]
 
 
 def shared(masks: list[BoolArray], *, together: bool) -> list[BoolArray]:

@@ -116,6 +116,18 @@ class Fleet:
             self._words.setdefault(IN_SERVICE, self.in_service)
         return {word: rows for word, rows in self._words.items() if word}
 
+    def all_healthy(self) -> "Fleet":
+        """Return the fleet were every blade in service, and without taints."""
+        everywhere = np.ones(len(self.names), dtype=np.bool_)
+        out = (IN_SERVICE,) * len(self.names)
+        # What was found out about labels and capacity holds; what taints let in does not.
+        masks = {
+            key: mask
+            for key, mask in self._masks.items()
+            if not (isinstance(key, tuple) and key[:1] == ("tolerated",))
+        }
+        return replace(self, in_service=everywhere, out=out, taints={}, _masks=masks, _words={})
+
     def could_hold(self, ask: Ask) -> BoolArray:
         """Return the rows that an empty, healthy fleet could put a pod with this ask on."""
         key = ("could hold", ask)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tramontane.api.reasons import PendingReason
-from tramontane.scheduler import explain
+from tramontane.scheduler import explain, explainshared
 from tramontane.scheduler.explain import Refusal
 from tramontane.scheduler.fit import Groups, groups_of, masks_now, room_now
 from tramontane.scheduler.fleet import Pool
@@ -83,11 +83,34 @@ def why_not(snapshot: Snapshot, gang: GangRecord, now_s: float) -> Refusal:
     pool, groups = snapshot.fleet.pools[gang.pool], groups_of(gang)
     smallest = min(gang.wanted_sizes())
     if gang.shares_blades and len(groups.asks) > 1:
-        empty = replace(gang, sizes=(smallest,), spares=0)
-        if find(could_ever(snapshot), empty, now_s) is not None:
-            return explain.no_room_to_share(pool, gang, groups, size=smallest)
+        return _no_room_to_share(snapshot, pool, gang, groups, size=smallest, now_s=now_s)
     top = top_level(pool, gang, now_s)
-    return explain.no_room(snapshot, pool, gang, groups, size=smallest, top=top)
+    slices = slices_of(pool, gang)
+    return explain.no_room(snapshot, pool, gang, groups, size=smallest, top=top, slices=slices)
+
+
+def _no_room_to_share(
+    snapshot: Snapshot, pool: Pool, gang: GangRecord, groups: Groups, *, size: int, now_s: float
+) -> Refusal:
+    """Return why seats that share blades and differ have no place: what could ever hold them."""
+    wanted = replace(gang, sizes=(size,), spares=0)
+    apart = replace(wanted, required=False)
+    top = top_level(pool, gang, now_s)
+    where = "" if top == POOL_LEVEL else pool.topology.names[top]
+    empty = could_ever(snapshot)
+    if find(empty, wanted, now_s) is not None:
+        return explainshared.no_room_to_share(pool, gang, groups, size=size)
+    best = could_ever(replace(snapshot, fleet=snapshot.fleet.all_healthy()))
+    never = find(best, wanted, now_s) is None
+    # Without a level to keep to it was asked already.
+    loose = bool(where) and find(best if never else empty, apart, now_s) is not None
+    if never:
+        return explainshared.too_large_to_share(
+            pool, gang, groups, size=size, where=where, loose=loose
+        )
+    return explainshared.too_few_to_share(
+        snapshot, pool, gang, groups, size=size, where=where if loose else ""
+    )
 
 
 def misconfigured(snapshot: Snapshot, gang: GangRecord) -> Refusal | None:
@@ -119,7 +142,7 @@ def misconfigured(snapshot: Snapshot, gang: GangRecord) -> Refusal | None:
 
 def top_level(pool: Pool, gang: GangRecord, now_s: float) -> int:
     """Return the widest level that may hold the gang: its pack level while that is required."""
-    if not gang.required or gang.relaxed(now_s):
+    if not gang.required or not gang.pack or gang.relaxed(now_s):
         return POOL_LEVEL
     return pool.topology.level(gang.pack) or POOL_LEVEL
 

@@ -313,6 +313,7 @@ def _shape(gang: GangRecord, now_s: float) -> tuple[object, ...]:
         gang.pack,
         gang.required,
         gang.relaxed(now_s),
+        gang.relax_after_s,
         gang.slice_size,
         gang.slice_level,
         gang.avoid,

@@ -133,12 +133,6 @@ def test_a_refusal_has_a_reason_numbers_and_a_way_out(wanted: GangRecord, messag
             id="some-day",
         ),
         pytest.param(
-            gang(seats=6, pack="rack", required=True),
-            "needs 6 free blades in one rack (got 3 of 4 in the best, b0/r0; the largest has 4); "
-            "pack at a wider level, or use mode Preferred",
-            id="never",
-        ),
-        pytest.param(
             gang(seats=6, slice_size=3, slice_level="rack", pack="block", required=True),
             "needs 2 slices of 3 blades, each in one rack and all in one block (got room for 1 "
             "whole ones in block b0, 2 at most were all blades free); wait, make the slices "
@@ -177,7 +171,7 @@ def test_fewer_spares_than_asked_for_are_said() -> None:
     assert isinstance(answer, Plan)
     assert answer.placement.spares == ()
     assert answer.note == (
-        "Gang ns/g: holds 0 of 2 spares; more are taken as soon as blades near it are free"
+        "Gang ns/g: holds 0 of 2 spares; more are taken as soon as blades of its rack are free"
     )
 
 
@@ -354,8 +348,8 @@ def test_different_slots_in_no_one_rack() -> None:
     slots = (Slot("worker", 3, Ask(amounts({GPU: "8"}))), Slot("router", 1, ROUTER))
     answer = refusal(hall.snapshot(), gang(slots=slots, pack="rack", required=True))
     assert answer.message == (
-        "Gang ns/g: needs 4 free blades in one rack (got 3 of 3 in the best, b0/r0; "
-        "the largest has 3); pack at a wider level, or use mode Preferred"
+        "Gang ns/g: needs 4 blades of 8 GPUs in one rack (the largest, b0/r0, has 3); waiting does "
+        "not help: use mode Preferred, pack at level block, or make the gang smaller"
     )
 
 

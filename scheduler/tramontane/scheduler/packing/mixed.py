@@ -95,6 +95,16 @@ def most_seats(types: IntArray, counts: Sequence[int]) -> int:
     return sum(counts) - max(0, lack)
 
 
+def most_seats_each(
+    topology: Topology, level: int, types: IntArray, counts: Sequence[int]
+) -> IntArray:
+    """Return `most_seats` of each domain of a level. O(rows + domains · sets of slots)."""
+    lack = np.zeros(len(topology.bounds[level]) - 1, dtype=np.int64)
+    for have, need in _sets(_supply(topology, level, types, len(counts)), counts):
+        np.maximum(lack, need - have, out=lack)
+    return sum(counts) - lack
+
+
 def _supply(topology: Topology, level: int, types: IntArray, slots: int) -> IntArray:
     """Return domains x types: how many rows of each type a domain has."""
     domains, kinds = len(topology.bounds[level]) - 1, 1 << slots
