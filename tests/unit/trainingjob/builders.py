@@ -136,8 +136,8 @@ def failed(seat: int, node: str, code: int | None = 1, epoch: int = 1, reason: s
     return a_pod(seat, node, epoch, status=status)
 
 
-def done(seat: int, node: str, epoch: int = 1) -> PodView:
-    ended = {"name": "trainer", "state": {"terminated": {"exitCode": 0}}}
+def done(seat: int, node: str, epoch: int = 1, message: str = "") -> PodView:
+    ended = {"name": "trainer", "state": {"terminated": {"exitCode": 0, "message": message}}}
     status = {"phase": "Succeeded", "containerStatuses": [ended]}
     return a_pod(seat, node, epoch, status=status)
 

@@ -195,6 +195,27 @@ def test_what_leaves_a_running_job_alone(given: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("message", "deleted"),
+    [
+        pytest.param('{"attempt": 1}', ["llama-1"], id="done before the order came"),
+        pytest.param('{"attempt": 2}', [], id="done in this attempt"),
+        pytest.param("", [], id="without an agent's word"),
+        pytest.param('{"attempt": "one"}', [], id="somebody else's word"),
+        pytest.param("[1]", [], id="no object"),
+    ],
+)
+def test_a_rank_that_was_done_before_its_restart_was_ordered_is_made_anew(
+    message: str, deleted: list[str]
+) -> None:
+    """The order has reached the pod, but its agent had given up: the annotation alone is wrong."""
+    there = (a_pod(0, "b0", 2), done(1, "b1", 2, message), a_pod(2, "b2", 2), a_pod(3, "b3", 2))
+    planned = plan(a_world(a_job(running(2)), pods=there))
+    assert [(one.name, one.why) for one in planned.deletes] == [
+        (name, "a new attempt begins") for name in deleted
+    ]
+
+
+@pytest.mark.parametrize(
     ("given", "code"),
     [
         pytest.param(

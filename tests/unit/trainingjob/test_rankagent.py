@@ -103,6 +103,23 @@ def test_a_rank_that_ends_well_ends_the_container(agent: AgentUnderTest) -> None
     assert "event=exited attempt=1 code=0" in agent.said
 
 
+def test_what_is_done_is_told_with_its_attempt(agent: AgentUnderTest) -> None:
+    log = agent.folder / "termination-log"
+    log.write_text("something of the rank's own")
+    agent.want(3)
+    agent.start(REPORT, TRAMONTANE_TERMINATION_LOG=str(log))
+    assert agent.ended() == 0
+    assert json.loads(log.read_text()) == {"attempt": 3}
+
+
+@pytest.mark.parametrize("end", ["sys.exit(3)", "os.kill(os.getpid(), 9)"])
+def test_what_failed_tells_nothing_and_no_log_is_made(agent: AgentUnderTest, end: str) -> None:
+    log = agent.folder / "termination-log"
+    agent.start(f"import os, sys; {end}", TRAMONTANE_TERMINATION_LOG=str(log))
+    assert agent.ended() != 0
+    assert not log.exists()
+
+
 @pytest.mark.parametrize(
     ("end", "code"),
     [

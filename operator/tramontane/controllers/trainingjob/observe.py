@@ -4,6 +4,7 @@ A World is read from caches, overlaid with what this process has written and the
 show yet. It holds no handle to anything: plans made from it can be made again, later or elsewhere.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -91,6 +92,16 @@ def seat_of(pod: PodView) -> int:
 def epoch_of(pod: PodView) -> int:
     """Return the attempt that the pod belongs to; 0 where it does not say."""
     return _number(pod, ANNOTATION_EPOCH)
+
+
+def done_in(message: str) -> int | None:
+    """Return the attempt that a rank's agent says is done, in its termination message, or None."""
+    try:
+        told = json.loads(message)
+    except ValueError:
+        return None
+    attempt = told.get("attempt") if isinstance(told, dict) else None
+    return attempt if isinstance(attempt, int) and attempt > 0 else None
 
 
 def drained_of(pod: PodView) -> int:

@@ -278,9 +278,21 @@ class Agent:
             if self._rank.code is not None and self._is_over(self._rank.code):
                 self._rank.end(0.0)
                 told = self._ending or self._draining
+                if self._rank.code == 0 and not told:
+                    self._tell_done()
                 return self._rank.code or (EXIT_TOLD if told else 0)
             if not self._ending and self._wanted.epoch() > self._epoch and not self._restart():
                 return EXIT_STUCK
+
+    def _tell_done(self) -> None:
+        """Leave which attempt is done: the pod may be of a newer one, whose order came too late."""
+        path = self._env.get("TRAMONTANE_TERMINATION_LOG", "/dev/termination-log")
+        try:
+            log = os.open(path, os.O_WRONLY | os.O_TRUNC)  # never made by us: the kubelet did
+        except OSError:
+            return
+        os.write(log, json.dumps({"attempt": self._epoch}).encode())
+        os.close(log)
 
     def _start(self) -> None:
         env = environment(self._env, self._epoch, self._wanted.peers())

@@ -21,7 +21,7 @@ from tramontane.api.nodepool import NodePool
 from tramontane.api.trainingjob import IncidentCause, JobPhase, Stragglers, TrainingJob
 from tramontane.controllers.trainingjob import gangs
 from tramontane.controllers.trainingjob.losses import Loss, closed_to_new, loss_of
-from tramontane.controllers.trainingjob.observe import World, epoch_of, seat_of
+from tramontane.controllers.trainingjob.observe import World, done_in, epoch_of, seat_of
 from tramontane.controllers.trainingjob.rankagent import EXIT_STUCK
 from tramontane.controllers.trainingjob.template import trainer_of
 from tramontane.controllers.trainingjob.validate import restart_policy, uses_agent
@@ -119,7 +119,7 @@ def look(world: World, placement: Placement, pool: NodePool) -> tuple[Seat, ...]
             if pod.phase == "Running" and (under is None or under.planned):
                 there = There.LEAVING
         loss = loss or _made_anew(world, pod, blade)
-        found.append(Seat(number, blade, there, pod, epoch_of(pod), loss, planned))
+        found.append(Seat(number, blade, there, pod, _life_of(pod, there, ranks), loss, planned))
     return tuple(found)
 
 
@@ -190,6 +190,17 @@ def _made_anew(world: World, pod: PodView, blade: str) -> Loss | None:
     if node is None or pod.node != blade or node.created_at <= pod.created_at:
         return None
     return Loss(IncidentCause.NODE_LOST, "node-recreated", node.created_at, node_gone=False)
+
+
+def _life_of(pod: PodView, there: There, ranks: Ranks) -> int:
+    """Return the attempt that the pod belongs to, or the one that its rank has done.
+
+    They differ where the order for another attempt came when the agent had just given up: such a
+    rank has done nothing of what its peers do again, and is made anew.
+    """
+    epoch, rank = epoch_of(pod), ranks.view(pod)
+    done = done_in(rank.message) if there is There.DONE and rank is not None else None
+    return epoch if done is None else min(epoch, done)
 
 
 def _there(pod: PodView, blade: str, ranks: Ranks) -> There:
