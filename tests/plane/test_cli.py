@@ -54,7 +54,14 @@ async def start(client: Client, blades: int, **spec: Any) -> tuple[str, ...]:
     await all_in(client, fleet.names, "Unknown")
     await all_report(client, fleet.names)
     await all_in(client, fleet.names, "Healthy")
+    await seen(client, NODEPOOLS, "paris", lambda raw: counted(raw) == blades)
     return fleet.names
+
+
+def counted(pool: dict[str, Any]) -> int:
+    """Return how many blades the pool itself counts as healthy: that follows the blades."""
+    healthy: int = ((pool.get("status") or {}).get("blades") or {}).get("healthy", 0)
+    return healthy
 
 
 async def told(plane: Plane, name: str, part: str) -> bool:

@@ -76,7 +76,7 @@ async def collect(
     for pod in pods:
         async for path, text in _logs(client, pod, strip, told, say):
             yield path, text
-    yield UNREAD, "\n".join(unread) if unread else "everything was read"
+    yield UNREAD, "\n".join(unread or ["everything was read"]) + "\n"
 
 
 def _is_ours(event: Raw, namespace: str) -> bool:
