@@ -123,12 +123,16 @@ def finish() -> None:
 
 def main() -> None:
     parent = os.getppid()
+    if parent == 1:  # the agent was killed before we began; here it is never init itself
+        os._exit(0)
     signal.signal(signal.SIGTERM, ended)
     ready = os.environ.get("STUB_READY", "")
     tell("start", argv=sys.argv[1:], ready=ready, master=os.environ.get("STUB_MASTER", ""))
     sys.stdout.write("engine: a line of its own\n")
     sys.stdout.flush()
-    time.sleep(float(os.environ.get("STUB_LATE", "0")))
+    late = time.monotonic() + float(os.environ.get("STUB_LATE", "0"))
+    while time.monotonic() < late and os.getppid() == parent:
+        time.sleep(0.02)
     server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Page)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
