@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from enum import EnumMeta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,16 +10,17 @@ from typing import Any
 import pytest
 import yaml
 
+from tramontane.api import reasons as api_reasons
 from tramontane.api.inferencedeployment import InferenceDeployment, Profile
 from tramontane.api.inferencestatus import InferenceDeploymentStatus
 from tramontane.api.nodepool import NodePool
-from tramontane.api.reasons import BladeReason, InferenceReason, JobReason, PendingReason
 from tramontane.api.trainingjob import TrainingJob
 from tramontane.controllers.inferencedeployment import edge
 from tramontane.controllers.inferencedeployment.metrics import DeploymentMetrics
 from tramontane.controllers.inferencedeployment.plan import plan
 from tramontane.controllers.inferencedeployment.world import World
 from tramontane.controllers.trainingjob.validate import problem_of
+from tramontane.lab.manual import reasons
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [
@@ -29,12 +31,6 @@ EXAMPLES = [
     *(ROOT / name for name in ("README.md", "docs/serving.md")),
     *sorted((ROOT / "docs" / "examples").glob("*.yaml")),
 ]
-REASONS = {
-    "Why a gang waits": PendingReason,
-    "Why a blade is out": BladeReason,
-    "What happened to a job": JobReason,
-    "What happened to a deployment": InferenceReason,
-}
 MAX_DECISION_LINES = 40
 MIN_WALK = 30
 
@@ -157,19 +153,26 @@ def test_the_metrics_of_deployments_are_all_explained() -> None:
     assert words == families
 
 
-@pytest.mark.parametrize("section", REASONS, ids=lambda section: REASONS[section].__name__)
+@pytest.mark.parametrize(
+    "section", reasons.LISTS, ids=lambda section: reasons.LISTS[section].__name__
+)
 def test_every_reason_has_its_place_and_its_way_out(section: str) -> None:
     text = (ROOT / "docs" / "reasons.md").read_text()
     _, _, rest = text.partition(f"\n## {section}\n")
     body, _, _ = rest.partition("\n## ")
     entries = re.split(r"^### ", body, flags=re.MULTILINE)[1:]
     assert [entry.split("\n", 1)[0] for entry in entries] == [
-        reason.value for reason in REASONS[section]
+        reason.value for reason in reasons.LISTS[section]
     ]
     for entry in entries:
         meaning, _, way_out = entry.partition("**Way out:**")
         assert len(meaning.split()) > 3, entry
         assert way_out.strip(), entry
+
+
+def test_no_list_of_reasons_is_forgotten() -> None:
+    lists = [one for one in vars(api_reasons).values() if isinstance(one, EnumMeta)]
+    assert [*reasons.LISTS.values()] == [one for one in lists if len(one)]
 
 
 def test_decisions_are_numbered_short_and_complete() -> None:

@@ -9,9 +9,10 @@ import pytest
 
 from tramontane.api.crdgen import KINDS, definition
 from tramontane.api.quantity import DURATION_PATTERN
+from tramontane.cli import dictionary
 from tramontane.health import catalogue
 from tramontane.health.checks import CHECKS
-from tramontane.lab.manual import alerts, cli, crds, faults, metrics, values
+from tramontane.lab.manual import alerts, cli, crds, faults, metrics, reasons, values
 from tramontane.lab.manual.__main__ import main
 from tramontane.lab.manual.markdown import cell, code, table
 from tramontane.lab.manual.pages import PAGES, write
@@ -130,6 +131,24 @@ def test_every_metric_and_every_alert_is_there() -> None:
     assert not [one.name for one in families() if f"| `{one.name}` |" not in page]
     page = alerts.render()
     assert not [one.name for one in ALERTS if f"\n## {one.full_name}\n" not in page]
+
+
+def test_every_reason_is_there_and_what_counts_it() -> None:
+    page = reasons.render()
+    for heading, words in reasons.LISTS.items():
+        body = page.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+        rows = [line.split(" | ") for line in body.splitlines() if line.startswith("| `")]
+        assert [row[0] for row in rows] == [f"| `{word.value}`" for word in words]
+        assert all(len(row) == 3 and all(row) for row in rows), heading
+    assert "| `tramontane_scheduler_pending_gangs` | scheduler |" in page
+    assert "tramontane_gpu" not in page.partition("## Metrics by reason")[2]
+
+
+def test_a_reason_that_the_manual_lacks_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = [one for one in dictionary.reasons() if one.word != "Lemon"]
+    monkeypatch.setattr(dictionary, "reasons", lambda: tuple(known))
+    with pytest.raises(LookupError, match='must explain Lemon under "Why a blade is out"'):
+        reasons.render()
 
 
 @click.group()

@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from tramontane.lab.manual import alerts, cli, crds, faults, metrics, values
+from tramontane.lab.manual import alerts, cli, crds, faults, metrics, reasons, values
 
 FOLDER = Path(__file__).resolve().parents[4] / "docs" / "reference"
 PAGES: Mapping[str, Callable[[], str]] = MappingProxyType(
     {
         "crds.md": crds.render,
+        "reasons.md": reasons.render,
         "faults.md": faults.render,
         "metrics.md": metrics.render,
         "alerts.md": alerts.render,
