@@ -56,7 +56,15 @@ class Rules:
     def test(self, rules: Path, test: Raw) -> None:
         """Fail where something is otherwise than the test says."""
         path = self.folder / "test.yaml"
-        whole = {"rule_files": [str(rules)], "evaluation_interval": "1m", "tests": [test]}
+        whole = {
+            "rule_files": [str(rules)],
+            "evaluation_interval": "1m",
+            # Else in no order, and alerts may see the records of a minute ago.
+            "group_eval_order": [
+                group["name"] for group in yaml.safe_load(rules.read_text())["groups"]
+            ],
+            "tests": [test],
+        }
         path.write_text(yaml.safe_dump(whole, sort_keys=False, width=1000))
         self.check("test", "rules", path)
 
