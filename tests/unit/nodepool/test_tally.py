@@ -12,6 +12,7 @@ from tramontane.controllers.nodepool.tally import Member, Tally
 
 NOW = 1_800_000_000.0
 DAY = 86_400.0
+MINUTE = 60.0 / DAY
 HEALTHY = Member("paris", BladeState.HEALTHY, takes_work=True, tranche="t1", first_try=True)
 
 
@@ -48,6 +49,7 @@ def test_counts_failures_of_those_who_are_there() -> None:
         pytest.param([7], 7, id="a week"),
         pytest.param([28, 29, 400], 84, id="28 days at most"),
         pytest.param([1, 1, 3], 5, id="added up"),
+        pytest.param([10 / 1440] * 288, 2, id="many, ten minutes each"),
     ],
 )
 def test_blade_days(ages_days: list[float | None], expected: float) -> None:
@@ -55,11 +57,11 @@ def test_blade_days(ages_days: list[float | None], expected: float) -> None:
     for n, age in enumerate(ages_days):
         since = None if age is None else NOW - age * DAY
         tally.enter(f"gpu-{n}", replace(HEALTHY, since=since))
-    assert tally.of("paris").blade_days(NOW) == pytest.approx(expected, abs=0.05)
+    assert tally.of("paris").blade_days(NOW) == pytest.approx(expected, abs=MINUTE * len(ages_days))
     # A day later without any change of a blade.
     young = sum(age is not None and 0 < age < 28 for age in ages_days)
     later = tally.of("paris").blade_days(NOW + DAY)
-    assert later == pytest.approx(expected + young, abs=0.05 * (1 + len(ages_days)))
+    assert later == pytest.approx(expected + young, abs=MINUTE * len(ages_days))
 
 
 MEMBERS = st.none() | st.builds(

@@ -16,7 +16,7 @@ from tramontane.api.names import GPU_RESOURCE
 from tramontane.api.quantity import parse_quantity
 from tramontane.controllers.nodepool.history import WINDOW_S
 
-_HOUR_S = 3600.0
+_MINUTE_S = 60.0
 _DAY_S = 86_400.0
 _DAYS = WINDOW_S / _DAY_S
 
@@ -57,7 +57,7 @@ class Counts:
         lacking: topology label to the Nodes without it.
         tries: by tranche, how many passed at the first try, and how many did not.
         failures: at work, in the last 28 days.
-        births: hour of the epoch to the blades that were made in it.
+        births: minute of the epoch to the blades that were made in it.
     """
 
     states: Counter[BladeState | None] = field(default_factory=Counter)
@@ -76,9 +76,9 @@ class Counts:
     def blade_days(self, now: float) -> float:
         """Return for how long the blades were seen, 28 days each at most.
 
-        O(hours in which blades were made): they come in tranches.
+        O(minutes in which blades were made): they come in tranches.
         """
-        age = ((now / _HOUR_S - hour) * _HOUR_S / _DAY_S for hour in self.births)
+        age = ((now - minute * _MINUTE_S) / _DAY_S for minute in self.births)
         return sum(
             blades * min(max(days, 0.0), _DAYS)
             for days, blades in zip(age, self.births.values(), strict=True)
@@ -147,10 +147,10 @@ class Tally:
                 counts.tries.pop(member.tranche, None)
         counts.failures += sign * member.failures
         if member.since is not None:
-            hour = floor(member.since / _HOUR_S)
-            counts.births[hour] += sign
-            if not counts.births[hour]:
-                del counts.births[hour]
+            minute = floor(member.since / _MINUTE_S)
+            counts.births[minute] += sign
+            if not counts.births[minute]:
+                del counts.births[minute]
         counts.used_gpus += sign * gpus
         if gpus and member.state is BladeState.HEALTHY:
             counts.used += sign
