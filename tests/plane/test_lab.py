@@ -14,9 +14,12 @@ from typing import Any
 import pytest
 
 from plane.harness import Plane
+from tramontane.api import clock
+from tramontane.api.names import API_VERSION
 from tramontane.kube.client import Client
 from tramontane.kube.informer import Informer
-from tramontane.kube.resources import GANGS, NODES, PODS
+from tramontane.kube.resources import BLADES, GANGS, NODES, PODS
+from tramontane.lab.ageing import age_blades
 from tramontane.lab.cluster import Lab, Setup, down
 from tramontane.lab.controlplane import ControlPlane
 from tramontane.lab.description import Description
@@ -27,6 +30,7 @@ from tramontane.lab.remote import Remote
 from tramontane.lab.simulator import Simulator
 
 SOON_S = 30
+HOLD = {"reason": "fan", "by": "anna"}
 
 
 def pod(name: str, node: str, **labels: str) -> dict[str, Any]:
@@ -388,3 +392,38 @@ async def test_on_a_blade_without_power_no_test_ends(plane: Plane) -> None:
         await remote.clear("gpu-0001")
         phase, code, _ = await wait_ended(client, "burnin-gpu-0001")
         assert (phase, code) == ("Succeeded", 0)
+
+
+async def test_blades_become_older_for_all_who_watch_and_lose_nothing(plane: Plane) -> None:
+    def made(client: Client, name: str) -> Awaitable[dict[str, Any]]:
+        kind = {"apiVersion": API_VERSION, "kind": "Blade", "metadata": {"name": name}}
+        return client.create(BLADES, {**kind, "spec": {"pool": "paris"}})
+
+    async with await plane.client() as client:
+        before = [await made(client, name) for name in ("gpu-1", "gpu-2")]
+        seen: dict[str, str] = {}
+        blades = Informer(client, BLADES, lambda raw: raw)
+        blades.add_listener(lambda key, _, new: seen.update({key: born(new)} if new else {}))
+        watch = asyncio.create_task(blades.run())
+        await blades.wait_synced()
+        for days in (20, 1):  # what is old already can grow older
+            assert await age_blades(plane.control.etcd, days) == len(before)
+        changed = await client.merge_patch(BLADES, "gpu-1", {"spec": {"hold": HOLD}})
+        wanted = {
+            one["metadata"]["name"]: clock.utc(clock.parse(born(one)) - 21 * 86_400.0)
+            for one in before
+        }
+        assert born(changed) == wanted["gpu-1"]
+        assert changed["spec"] == {"pool": "paris", "hold": HOLD}
+        assert changed["metadata"]["uid"] == before[0]["metadata"]["uid"]
+
+        async def told() -> bool:
+            return seen == wanted
+
+        await until(told)
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
+
+
+def born(blade: dict[str, Any]) -> str:
+    return str(blade["metadata"]["creationTimestamp"])

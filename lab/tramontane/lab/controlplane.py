@@ -143,6 +143,7 @@ class ControlPlane:
         self.kubeconfig = folder / "kubeconfig"
         self.keys: Keys
         self.server = ""
+        self.etcd = ""
         self.kubelet_port = 0  # where the API server asks for the logs of simulated pods
         self.started_in_s = 0.0
 
@@ -174,10 +175,11 @@ class ControlPlane:
         etcd, peer, self.kubelet_port = free_ports(3)
         (api,) = free_ports(1, self.options.address)
         self.server = f"https://{self.options.address}:{api}"
+        self.etcd = f"http://{LOOPBACK}:{etcd}"
         self._kubeconfig(ADMIN, self.kubeconfig)
         try:
-            self._start_etcd(paths["etcd"], etcd, peer)
-            self._start_apiserver(paths["kube-apiserver"], etcd, api)
+            self._start_etcd(paths["etcd"], peer)
+            self._start_apiserver(paths["kube-apiserver"], api)
             await self._wait("/readyz", lambda status: status == 200)  # noqa: PLR2004 - HTTP OK
             self._start_controller_manager(paths["kube-controller-manager"])
             self._start_kwok(paths["kwok"])
@@ -207,8 +209,8 @@ class ControlPlane:
     def _kubeconfig(self, user: str, path: Path) -> Path:
         return write_kubeconfig(path, self.server, self.keys.ca, self.keys.users[user])
 
-    def _start_etcd(self, path: Path, port: int, peer: int) -> None:
-        client, peers = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{peer}"
+    def _start_etcd(self, path: Path, peer: int) -> None:
+        client, peers = self.etcd, f"http://{LOOPBACK}:{peer}"
         self.processes.start(
             "etcd",
             [
@@ -221,10 +223,10 @@ class ControlPlane:
             ],
         )  # fmt: skip
 
-    def _start_apiserver(self, path: Path, etcd: int, port: int) -> None:
+    def _start_apiserver(self, path: Path, port: int) -> None:
         options = self.options
         argv: list[str | Path] = [
-            path, f"--etcd-servers=http://127.0.0.1:{etcd}",
+            path, f"--etcd-servers={self.etcd}",
             f"--bind-address={options.address}", f"--advertise-address={options.address}",
             f"--secure-port={port}",
             f"--tls-cert-file={self.keys.cert}", f"--tls-private-key-file={self.keys.key}",

@@ -40,6 +40,7 @@ from tramontane.kube.resources import (
     PODS,
     TRAININGJOBS,
 )
+from tramontane.lab.ageing import age_blades
 from tramontane.lab.cluster import Lab, Setup, ensure_namespace
 from tramontane.lab.faults import parse_fault
 from tramontane.lab.observe import livescenes as scenes
@@ -96,6 +97,7 @@ class Live:
         for pool in scenes.pools():
             await client.apply(NODEPOOLS, pool, manager="kubectl")
         await self.until("all blades healthy", self._all_healthy)
+        await age_blades(self.lab.plane.etcd, scenes.AGE_DAYS)
         # The model first: so it gets blades with real agents, which tell what they draw.
         # Its second replica later: a counter that a first scrape finds at 1 has not risen.
         for replicas in (1, scenes.REPLICAS):

@@ -30,6 +30,8 @@ POOL, SMALL_POOL = "paris-a", "paris-b"
 NAMESPACE, OTHER = "ml", "shop"
 TRAINING, SERVED = "llama", "claims"
 REPLICAS: Final = 2
+#: How old the blades are when all begins: how often they fail is known after some weeks.
+AGE_DAYS: Final = 21.0
 _SPARES: Final = 2
 _IMAGE: Final = "registry.example/tramontane-agent:1"
 
