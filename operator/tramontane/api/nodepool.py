@@ -55,6 +55,13 @@ class DrainWhen(StrEnum):
     WHEN_IDLE = "WhenIdle"
 
 
+class ResetBy(StrEnum):
+    """Say what a fault gets that asks for a reset."""
+
+    RESET = "Reset"
+    REBOOT = "Reboot"
+
+
 class RuleSeverity(StrEnum):
     """Say how bad a matched fault is to this pool."""
 
@@ -426,6 +433,14 @@ class Remediation(Model):
             example={"template": _TEMPLATE_EXAMPLE},
         ),
     ] = None
+    reset_by: Annotated[
+        ResetBy,
+        about(
+            "What a fault gets that asks for a reset. Reboot: no blade comes back on the boot in"
+            " which it was faulty.",
+            example="Reboot",
+        ),
+    ] = ResetBy.RESET
     reboot: Annotated[
         RepairPod | None,
         about(

@@ -11,6 +11,7 @@ from unit.nodepool.steps import (
     BLADE,
     CLEAR_AFTER_S,
     QUALIFICATION,
+    REPAIR,
     TEMPLATE,
     clean,
     finish,
@@ -221,6 +222,39 @@ class TestRepair:
             await wait(hall, 61)
             await finish(hall, "burnin")
             assert hall.state(BLADE) == "Healthy"
+
+    @pytest.mark.parametrize("action", ["Reset", "Reboot"])
+    async def test_by_reboots_only_it_comes_back_on_a_new_boot_and_tested(
+        self, action: str
+    ) -> None:
+        async with Hall() as hall:
+            await healthy(hall)
+            remediation = {"maxUnavailable": 2, "resetBy": "Reboot", **REPAIR}
+            pool(hall, qualification=QUALIFICATION, remediation=remediation)
+            await sick(hall, action=action)
+            assert [pod.split("-")[0] for pod in hall.works()] == ["reboot"]
+            await finish(hall, "reboot")
+            await clean(hall)
+            await wait(hall, CLEAR_AFTER_S + 60)
+            assert hall.state(BLADE) == "Repairing", "the pod has ended, the boot is the old one"
+            await clean(hall, boot="boot-2")
+            await wait(hall, CLEAR_AFTER_S - 60)
+            assert hall.state(BLADE) == "Repairing", "not clean for so long yet"
+            await wait(hall, 90)
+            assert hall.state(BLADE) == "Requalifying"
+            await wait(hall, 61)
+            await finish(hall, "burnin")
+            assert hall.state(BLADE) == "Healthy"
+
+    async def test_by_reboots_only_and_without_a_pod_a_person_reboots_it(self) -> None:
+        async with Hall() as hall:
+            remediation = {"maxUnavailable": 2, "resetBy": "Reboot", "reset": REPAIR["reset"]}
+            await healthy(hall, remediation=remediation)
+            await sick(hall)
+            assert (hall.state(BLADE), hall.works()) == ("Repairing", [])
+            assert "waits for a person to reboot it: NodePool spec.remediation.reboot" in message(
+                hall
+            )
 
     async def test_who_was_given_up_stays_so_when_its_node_is_back(self) -> None:
         async with Hall() as hall:

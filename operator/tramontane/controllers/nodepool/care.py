@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tramontane.api.nodepool import NodePool, RepairPod
+from tramontane.api.nodepool import NodePool, RepairPod, ResetBy
 from tramontane.api.quantity import parse_duration
 
 Raw = dict[str, Any]
@@ -34,6 +34,7 @@ class Care:
         repeat_idle_s: how often idle blades run the burn-in again; 0: never.
         attempts: failed repairs of one fault before RMA.
         drain_timeout_s: how long a drain waits for those who do not know of it.
+        reset_by: whether a reset is enough for a fault that asks for one, or it takes a reboot.
         reset, reboot: pods that repair; None: nobody can but a person.
     """
 
@@ -43,6 +44,7 @@ class Care:
     repeat_idle_s: float = 0.0
     attempts: int = 2
     drain_timeout_s: float = 1800.0
+    reset_by: ResetBy = ResetBy.RESET
     reset: Raw | None = None
     reboot: Raw | None = None
 
@@ -73,6 +75,7 @@ def read(pool: NodePool, image: str = "") -> Care:
     repairs = Care(
         attempts=remediation.attempts,
         drain_timeout_s=parse_duration(remediation.drain.timeout),
+        reset_by=remediation.reset_by,
         reset=_template(remediation.reset) or (_reset_by(image) if image else None),
         reboot=_template(remediation.reboot),
     )

@@ -17,7 +17,8 @@ runs, and the boot in which the fault was. The table, for a blade that nobody us
 |           | no pod for this rung                               | Repairing; a person must do it |
 |           | otherwise                                          | Repairing, one more attempt    |
 
-A rung that failed is followed by the next one where the pool has a pod for it. Only a reset that
+A rung that failed is followed by the next one where the pool has a pod for it; with `resetBy:
+Reboot` a reboot is the first one. Only a reset that
 succeeded, or another boot, proves a reset; only another boot proves a reboot: a fault that is
 gone by itself is not repaired.
 
@@ -31,6 +32,7 @@ from dataclasses import dataclass, replace
 from tramontane.api import clock
 from tramontane.api.blade import Action, BladeRepair, BladeState, Incident, Severity
 from tramontane.api.names import Work
+from tramontane.api.nodepool import ResetBy
 from tramontane.api.reasons import BladeReason
 from tramontane.controllers.nodepool.around import Around
 from tramontane.controllers.nodepool.care import REPAIR_TIMEOUT_S, Care
@@ -147,9 +149,9 @@ def _climb(around: Around, repair: BladeRepair, care: Care, decision: Decision) 
 
 
 def _next_rung(repair: BladeRepair, care: Care) -> BladeRepair:
-    """Return the rung of the next attempt: a reboot where resets failed or cannot be had."""
-    higher = repair.attempts > 0 or care.reset is None
-    if repair.action is Action.RESET and higher and care.reboot is not None:
+    """Return the rung of the next attempt: a reboot where resets failed or are not to be had."""
+    higher = (repair.attempts > 0 or care.reset is None) and care.reboot is not None
+    if repair.action is Action.RESET and (higher or care.reset_by is ResetBy.REBOOT):
         return repair.model_copy(update={"action": Action.REBOOT})
     return repair
 
