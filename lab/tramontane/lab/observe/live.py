@@ -99,11 +99,12 @@ class Live:
         await self.until("all blades healthy", self._all_healthy)
         await age_blades(self.lab.plane.etcd, scenes.AGE_DAYS)
         # The model first: so it gets blades with real agents, which tell what they draw.
-        # Its second replica later: a counter that a first scrape finds at 1 has not risen.
+        # Its second replica later: a counter that a first scrape finds at 2 has not risen.
         for replicas in (1, scenes.REPLICAS):
             body = scenes.served(replicas)
             await client.apply(INFERENCEDEPLOYMENTS, body, manager="kubectl")
             await self.until(f"{replicas} replicas that answer", partial(self._serves, replicas))
+            await self.until("their starts scraped", partial(self._has_scraped_starts, replicas))
         await self._apply(scenes.trained())
         await client.create(PODS, scenes.notebook(), scenes.OTHER)
         await self.until("a job that trains", self._trains)
@@ -210,6 +211,10 @@ class Live:
     async def _serves(self, replicas: int = scenes.REPLICAS) -> bool:
         found = await self.lab.client.get(INFERENCEDEPLOYMENTS, scenes.SERVED, scenes.NAMESPACE)
         return bool(found.get("status", {}).get("ready") == f"{replicas}/{replicas}")
+
+    async def _has_scraped_starts(self, replicas: int) -> bool:
+        count = f"tramontane_inference_start_seconds_count >= {replicas}"
+        return bool(await self.prometheus.now(count))
 
     async def _recovered(self) -> bool:
         status = await self._job(scenes.TRAINING)
