@@ -49,6 +49,9 @@ def test_pull_secrets_are_those_of_the_release_and_of_the_umbrella(helm: Helm) -
     for name, pod in pods(helm.template(values)).items():
         named = [one["name"] for one in pod["spec"]["imagePullSecrets"]]
         assert named == ["umbrella", "both", "mirror"], name
+        if name == "operator":  # for the pods that it makes of our image
+            env = {one["name"]: one.get("value") for one in pod["spec"]["containers"][0]["env"]}
+            assert env["TRAMONTANE_PULL_SECRETS"] == "umbrella,both,mirror"
 
 
 def test_no_template_and_no_component_names_an_image_by_itself() -> None:

@@ -54,6 +54,10 @@ spec:
           env:
             - name: TRAMONTANE_IMAGE
               value: {{ include "tramontane.agentImage" .root | quote }}
+            {{- with include "tramontane.allPullSecrets" .root | fromJsonArray }}
+            - name: TRAMONTANE_PULL_SECRETS
+              value: {{ range $i, $one := . }}{{ if $i }},{{ end }}{{ $one.name }}{{ end }}
+            {{- end }}
             - name: POD_NAME
               valueFrom: {fieldRef: {fieldPath: metadata.name}}
             - name: POD_IP

@@ -61,9 +61,13 @@ default
 {{- include "tramontane.imageOf" (dict "root" . "image" .Values.agent.image) -}}
 {{- end -}}
 
-{{/* The secrets of the release and of the umbrella chart, each once; nothing where there are none. */}}
+{{/* The secrets of the umbrella chart and of the release, each once, as a JSON list. */}}
+{{- define "tramontane.allPullSecrets" -}}
+{{- concat ((.Values.global).imagePullSecrets | default list) .Values.imagePullSecrets | uniq | toJson }}
+{{- end -}}
+
 {{- define "tramontane.pullSecrets" -}}
-{{- with concat ((.Values.global).imagePullSecrets | default list) .Values.imagePullSecrets | uniq }}
+{{- with include "tramontane.allPullSecrets" . | fromJsonArray }}
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}

@@ -13,51 +13,20 @@ from pathlib import Path
 from typing import Any, Final
 
 from tramontane.api.errors import TramontaneError
+from tramontane.api.meanings import Meaning, reasons
 from tramontane.cli.tables import facts
 from tramontane.controllers.nodepool import verdict
 from tramontane.health import catalogue, checks, escalation
 from tramontane.health.checks import CHECKS
 from tramontane.health.checks.base import Check
 
-_WAY_OUT: Final = "**Way out:**"
 # So much alike, a word is another one with a slip of the finger in it.
 _TYPO: Final = 0.93
 _EVENT = re.compile(r"^(?P<kind>s?xid)[- ]?(?P<code>\d+)$", re.IGNORECASE)
-_LINK = re.compile(r"\[([^\]]+)\]\([^)]+\)")
 
 
 class NoSuchWord(TramontaneError):  # noqa: N818 - named for what was found
     """Say that nobody gives such a reason or code."""
-
-
-@dataclass(frozen=True, slots=True)
-class Meaning:
-    """Hold what a reason means, of what it is one, and the way out."""
-
-    word: str
-    of: str
-    text: str
-    way_out: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it for programs."""
-        return {
-            "word": self.word,
-            "of": self.of,
-            "meaning": self.text,
-            "wayOut": self.way_out,
-        }
-
-    def lines(self) -> list[str]:
-        """Return it for people."""
-        return facts(
-            [
-                ("Reason", self.word),
-                ("Of", self.of),
-                ("Means", self.text),
-                ("Way out", self.way_out),
-            ]
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,24 +56,34 @@ class Code:
         }
         return {key: value for key, value in told.items() if value}
 
-    def lines(self) -> list[str]:
-        """Return it for people."""
+
+def lines(told: Meaning | Code) -> list[str]:
+    """Return what a word means, for people."""
+    if isinstance(told, Meaning):
         return facts(
             [
-                ("Code", self.word),
-                ("Means", self.text),
-                ("Must hold", self.must),
-                ("Severity", self.severity),
-                ("Action", self.action),
-                ("Check", self.check),
-                ("When", self.note),
-                ("Again", self.again),
-                (
-                    "Overrides",
-                    "a pool's health.rules come first: kubectl explain nodepool.spec.health.rules",
-                ),
+                ("Reason", told.word),
+                ("Of", told.of),
+                ("Means", told.text),
+                ("Way out", told.way_out),
             ]
         )
+    return facts(
+        [
+            ("Code", told.word),
+            ("Means", told.text),
+            ("Must hold", told.must),
+            ("Severity", told.severity),
+            ("Action", told.action),
+            ("Check", told.check),
+            ("When", told.note),
+            ("Again", told.again),
+            (
+                "Overrides",
+                "a pool's health.rules come first: kubectl explain nodepool.spec.health.rules",
+            ),
+        ]
+    )
 
 
 def look_up(word: str) -> list[Meaning | Code]:
@@ -140,37 +119,6 @@ def reason(word: str, of: str | None = None) -> Meaning | None:
     """Return what a reason means, as the section of that name says it, or as any does."""
     found = [one for one in reasons() if one.word == word]
     return next((one for one in found if one.of == of), found[0] if found else None)
-
-
-@lru_cache(maxsize=1)
-def reasons() -> tuple[Meaning, ...]:
-    """Return all reasons as the manual explains them; read once."""
-    found = []
-    for section in re.split(r"^## ", _manual(), flags=re.MULTILINE)[1:]:
-        of, _, body = section.partition("\n")
-        for entry in re.split(r"^### ", body, flags=re.MULTILINE)[1:]:
-            word, _, text = entry.partition("\n")
-            meaning, _, way_out = text.partition(_WAY_OUT)
-            found.append(Meaning(word.strip(), of.strip(), _plain(meaning), _plain(way_out)))
-    return tuple(found)
-
-
-def _manual() -> str:
-    """Return the page of reasons: the wheel's, or the source tree's.
-
-    Raises:
-        NoSuchWord: neither is there.
-    """
-    here = Path(__file__).resolve()
-    for path in (here.parent / "reasons.md", here.parents[3] / "docs" / "reasons.md"):
-        if path.exists():
-            return path.read_text(encoding="utf-8")
-    raise NoSuchWord(f"{here.parent / 'reasons.md'}: must be there (got nothing); install anew")
-
-
-def _plain(text: str) -> str:
-    """Return Markdown as words on one line."""
-    return " ".join(_LINK.sub(r"\1", text).replace("*Not given yet.*", "(not given yet)").split())
 
 
 def _code(word: str) -> Code | None:

@@ -42,7 +42,7 @@ def explain(*, what: str, namespace: str | None, cluster: options.Cluster, outpu
             return whole[0] if len(whole) == 1 else tables.list_of(whole)
 
         def view() -> tuple[list[str], tuple[()]]:
-            lines = [line for one in meanings for line in (*one.lines(), "")]
+            lines = [line for one in meanings for line in (*dictionary.lines(one), "")]
             return lines[:-1], ()
 
         tables.show_answer(output, told, view)

@@ -9,6 +9,7 @@ from tramontane.api.blade import Blade, BladeState, Fault
 from tramontane.api.conditions import Condition, ConditionStatus
 from tramontane.api.gang import Gang
 from tramontane.api.inferencedeployment import InferenceDeployment
+from tramontane.api.meanings import Meaning
 from tramontane.api.nodepool import NodePool
 from tramontane.api.trainingjob import TrainingJob
 from tramontane.cli import dictionary, happenings, objects, tables, wishes
@@ -287,14 +288,14 @@ def _meaning(reason: Any, message: str | None, of: str) -> Pairs:
     ]
 
 
-def _known(code: str) -> "Sequence[dictionary.Meaning | dictionary.Code]":
+def _known(code: str) -> "Sequence[Meaning | dictionary.Code]":
     try:
         return dictionary.look_up(code)
     except dictionary.NoSuchWord:
         return ()
 
 
-def _says(told: "dictionary.Meaning | dictionary.Code") -> str:
+def _says(told: "Meaning | dictionary.Code") -> str:
     must = told.must if isinstance(told, dictionary.Code) else ""
     return f"must hold: {must}" if must else told.text
 

@@ -24,6 +24,7 @@ from tramontane.controllers import informers as caches
 from tramontane.controllers import shell
 from tramontane.controllers.inferencedeployment import InferenceDeploymentController
 from tramontane.controllers.inferencedeployment.metrics import SERVED
+from tramontane.controllers.nodepool import care
 from tramontane.controllers.nodepool.metrics import BLADES as BLADE_METRICS
 from tramontane.controllers.nodepool.reconcile import NodePoolController
 from tramontane.controllers.trainingjob import TrainingJobController
@@ -43,8 +44,10 @@ from tramontane.kube.resources import (
 log = logging.getLogger(__name__)
 
 _KINDS = (NODEPOOLS, BLADES, GANGS, TRAININGJOBS, INFERENCEDEPLOYMENTS)
-# Image of the process itself, by which it repairs where a pool says no other way.
+# Image of our agent, by which a GPU is reset where a pool says no other way.
 ENV_IMAGE = "TRAMONTANE_IMAGE"
+# The Secrets for its registry, with commas between them.
+ENV_PULL_SECRETS = "TRAMONTANE_PULL_SECRETS"
 # Address of its pod, by which requests for models without a replica reach it.
 ENV_ADDRESS = "POD_IP"
 # The port there, where it is not the usual one; 0 takes a free one.
@@ -62,6 +65,12 @@ def serving_config(environ: Mapping[str, str]) -> serving.Config:
         address=environ.get(ENV_ADDRESS) or None,
         activator_port=serving.ACTIVATOR_PORT if port is None else int(port),
     )
+
+
+def default_reset(environ: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return the pod that resets a GPU in pools that give none; None where there is no image."""
+    image, secrets = environ.get(ENV_IMAGE), environ.get(ENV_PULL_SECRETS, "")
+    return care.reset_by(image, [one for one in secrets.split(",") if one]) if image else None
 
 
 def say_little(registry: CollectorRegistry = REGISTRY) -> None:
@@ -107,7 +116,7 @@ class Replica:
             self._informers,
             self._recorder,
             options.namespace,
-            image=os.environ.get(ENV_IMAGE, ""),
+            reset=default_reset(os.environ),
             dry_run=dry_run,
         )
         # Our Nodes are NodeViews and more; that is safe, but Informer is invariant.

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from tramontane.api import meanings
+from tramontane.api.meanings import Meaning
 from tramontane.api.reasons import BladeReason, InferenceReason, JobReason, PendingReason
 from tramontane.cli import dictionary
-from tramontane.cli.dictionary import Code, Meaning
+from tramontane.cli.dictionary import Code
 from tramontane.cli.main import main
 from tramontane.controllers.nodepool import life, verdict
 from tramontane.health import catalogue
@@ -253,4 +255,4 @@ def test_a_table_in_a_check_s_story_is_left_out() -> None:
 
 
 def test_the_manual_s_page_is_found_beside_the_source() -> None:
-    assert (Path(dictionary.__file__).parents[3] / "docs" / "reasons.md").exists()
+    assert (Path(meanings.__file__).parents[3] / "docs" / "reasons.md").exists()

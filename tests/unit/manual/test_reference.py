@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 import pytest
 
+from tramontane.api import meanings
 from tramontane.api.crdgen import KINDS, definition
 from tramontane.api.quantity import DURATION_PATTERN
-from tramontane.cli import dictionary
 from tramontane.health import catalogue
 from tramontane.health.checks import CHECKS
 from tramontane.lab.manual import alerts, cli, crds, faults, metrics, reasons, values
@@ -145,8 +145,8 @@ def test_every_reason_is_there_and_what_counts_it() -> None:
 
 
 def test_a_reason_that_the_manual_lacks_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = [one for one in dictionary.reasons() if one.word != "Lemon"]
-    monkeypatch.setattr(dictionary, "reasons", lambda: tuple(known))
+    known = [one for one in meanings.reasons() if one.word != "Lemon"]
+    monkeypatch.setattr(meanings, "reasons", lambda: tuple(known))
     with pytest.raises(LookupError, match='must explain Lemon under "Why a blade is out"'):
         reasons.render()
 

@@ -234,7 +234,14 @@ class Recorder:
 class Hall:
     """The controller in its hall; `async with` runs its queues."""
 
-    def __init__(self, api: Api | None = None, now: float = NOW, *, dry_run: bool = False) -> None:
+    def __init__(
+        self,
+        api: Api | None = None,
+        now: float = NOW,
+        *,
+        reset: Raw | None = None,
+        dry_run: bool = False,
+    ) -> None:
         self.api = api or Api()
         self.now = now
         self.recorder = Recorder()
@@ -260,6 +267,7 @@ class Hall:
             client,
             self.informers,
             recorder,
+            reset=reset,
             dry_run=dry_run,
             clock=lambda: self.now,
             monotonic=lambda: self.now - NOW,

@@ -5,6 +5,7 @@ import copy
 import pytest
 
 from tramontane.api.clock import utc
+from tramontane.controllers.app import default_reset
 from tramontane.kube.resources import NODEPOOLS, PODS
 from unit.nodepool.hall import SYSTEM, Hall
 from unit.nodepool.steps import (
@@ -244,6 +245,22 @@ class TestRepair:
             assert hall.state(BLADE) == "Requalifying"
             await wait(hall, 61)
             await finish(hall, "burnin")
+            assert hall.state(BLADE) == "Healthy"
+
+    async def test_a_pool_without_a_pod_that_resets_has_the_operator_s(self) -> None:
+        secrets = {"TRAMONTANE_IMAGE": "mirror.example/agent:1", "TRAMONTANE_PULL_SECRETS": "a,b"}
+        async with Hall(reset=default_reset(secrets)) as hall:
+            await healthy(hall, remediation={"maxUnavailable": 2})
+            await sick(hall)
+            (name,) = hall.works()
+            spec = hall.api.objects[PODS][f"{SYSTEM}/{name}"]["spec"]
+            assert spec["imagePullSecrets"] == [{"name": "a"}, {"name": "b"}]
+            (container,) = spec["containers"]
+            assert container["image"] == "mirror.example/agent:1"
+            assert {"name": "TRAMONTANE_GPU", "value": "3"} in container["env"]
+            await finish(hall, "reset")
+            await clean(hall)
+            await wait(hall, CLEAR_AFTER_S + 30)
             assert hall.state(BLADE) == "Healthy"
 
     async def test_by_reboots_only_and_without_a_pod_a_person_reboots_it(self) -> None:

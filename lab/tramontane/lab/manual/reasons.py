@@ -8,8 +8,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
+from tramontane.api import meanings
 from tramontane.api.reasons import BladeReason, InferenceReason, JobReason, PendingReason
-from tramontane.cli import dictionary
 from tramontane.lab.manual.markdown import cell, code, page, table
 from tramontane.lab.observe.exported import AGENT, Family, families
 
@@ -35,7 +35,7 @@ def _row(word: str, of: str) -> tuple[str, ...]:
     Raises:
         LookupError: the manual does not explain it there.
     """
-    found = [one for one in dictionary.reasons() if (one.word, one.of) == (word, of)]
+    found = [one for one in meanings.reasons() if (one.word, one.of) == (word, of)]
     if not found:
         raise LookupError(f'docs/reasons.md: must explain {word} under "{of}" (got nothing)')
     return code(word), *(cell(_sentence(text)) for text in (found[0].text, found[0].way_out))

@@ -1,5 +1,6 @@
 """Read from a NodePool what its blades go through: qualification, repair, drain. Parsed once."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -61,12 +62,12 @@ class Care:
         return next((one for one in later if one in self.steps), None)
 
 
-def read(pool: NodePool, image: str = "") -> Care:
+def read(pool: NodePool, reset: Raw | None = None) -> Care:
     """Return the care of a pool.
 
     Args:
         pool: as its owner wrote it.
-        image: of our own components, for repairs that the pool gives no pod for; empty: none.
+        reset: the pod that resets where the pool gives none; None: nobody can but a person.
 
     Raises:
         InvalidValue: a value that the CRD would have refused.
@@ -76,7 +77,7 @@ def read(pool: NodePool, image: str = "") -> Care:
         attempts=remediation.attempts,
         drain_timeout_s=parse_duration(remediation.drain.timeout),
         reset_by=remediation.reset_by,
-        reset=_template(remediation.reset) or (_reset_by(image) if image else None),
+        reset=_template(remediation.reset) or reset,
         reboot=_template(remediation.reboot),
     )
     asked = pool.spec.qualification
@@ -103,8 +104,13 @@ def _template(pod: RepairPod | None) -> Raw | None:
     return pod.template if pod is not None else None
 
 
-def _reset_by(image: str) -> Raw:
-    """Return the pod that resets a GPU with the host's own nvidia-smi; the GPU must be idle."""
+def reset_by(image: str, pull_secrets: Sequence[str] = ()) -> Raw:
+    """Return the pod that resets a GPU with the host's own nvidia-smi; the GPU must be idle.
+
+    Args:
+        image: one with nsenter, as our agent's.
+        pull_secrets: names of Secrets in the operator's namespace, for its registry.
+    """
     command = (
         'if [ "$TRAMONTANE_GPU" = all ]; then exec nvidia-smi --gpu-reset; '
         'else exec nvidia-smi --gpu-reset -i "$TRAMONTANE_GPU"; fi'
@@ -115,4 +121,5 @@ def _reset_by(image: str) -> Raw:
         "command": ["nsenter", "--target", "1", "--mount", "--", "sh", "-c", command],
         "securityContext": {"privileged": True},
     }
-    return {"spec": {"hostPID": True, "containers": [container]}}
+    secrets = [{"name": name} for name in pull_secrets]
+    return {"spec": {"hostPID": True, "containers": [container], "imagePullSecrets": secrets}}

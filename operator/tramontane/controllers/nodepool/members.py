@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from tramontane.api.blade import Blade
 from tramontane.api.nodepool import NodePool
 from tramontane.controllers.nodepool import owners, policy
+from tramontane.controllers.nodepool.care import Raw
 from tramontane.controllers.nodepool.owners import NOBODY, Claim
 from tramontane.controllers.nodepool.policy import Policy
 from tramontane.kube.views import NodeView
@@ -22,11 +23,11 @@ class Members:
         pools: Mapping[str, NodePool],
         nodes: Mapping[str, NodeView],
         blades: Mapping[str, Blade],
-        image: str = "",
+        reset: Raw | None = None,
         *,
         dry_run: bool = False,
     ) -> None:
-        self._image = image
+        self._reset = reset
         self._dry_run = dry_run
         self._pools = pools
         self._nodes = nodes
@@ -59,7 +60,7 @@ class Members:
         if known is None or known[0] is not found:
             known = self._policies[pool] = (
                 found,
-                policy.read(found, self._image, dry_run=self._dry_run),
+                policy.read(found, self._reset, dry_run=self._dry_run),
             )
         return known[1]
 

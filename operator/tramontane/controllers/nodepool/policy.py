@@ -8,7 +8,7 @@ from tramontane.api.blade import Action, Report, Severity
 from tramontane.api.nodepool import HealthRule, NodePool, RemediationMode, RuleSeverity
 from tramontane.api.quantity import of_percent, parse_duration, parse_quantity
 from tramontane.controllers.nodepool import care
-from tramontane.controllers.nodepool.care import Care
+from tramontane.controllers.nodepool.care import Care, Raw
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +72,8 @@ class Policy:
         return of_percent(self.max_unavailable, total, at_least=at_least)
 
 
-def read(pool: NodePool, image: str = "", *, dry_run: bool = False) -> Policy:
-    """Return the policy of a pool; `image` is of our own components (care.py).
+def read(pool: NodePool, reset: Raw | None = None, *, dry_run: bool = False) -> Policy:
+    """Return the policy of a pool; `reset` is the pod that resets where it gives none.
 
     With `dry_run` a pool that would act only says what it would do, whatever its spec asks for.
 
@@ -96,7 +96,7 @@ def read(pool: NodePool, image: str = "", *, dry_run: bool = False) -> Policy:
         rules=tuple(map(_rule, spec.health.rules)),
         mode=_mode(spec.remediation.mode, dry_run=dry_run),
         max_unavailable=spec.remediation.max_unavailable,
-        care=care.read(pool, image),
+        care=care.read(pool, reset),
         nvlink_links=spec.gpu.nvlink_links,
         infiniband_ports=spec.gpu.infiniband_ports,
         infiniband_rate=spec.gpu.infiniband_rate,

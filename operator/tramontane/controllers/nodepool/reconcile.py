@@ -26,6 +26,7 @@ from tramontane.controllers.informers import Informers, LeaseView, Node, OtherPo
 from tramontane.controllers.nodepool import history, incidents, life
 from tramontane.controllers.nodepool import status as pool_status
 from tramontane.controllers.nodepool.budget import Ledger, is_out
+from tramontane.controllers.nodepool.care import Raw
 from tramontane.controllers.nodepool.drain import Drains
 from tramontane.controllers.nodepool.kubelet import Kubelets
 from tramontane.controllers.nodepool.members import Members
@@ -73,7 +74,7 @@ class NodePoolController:
         recorder: EventRecorder,
         namespace: str = names.SYSTEM_NAMESPACE,
         *,
-        image: str = "",
+        reset: Raw | None = None,
         dry_run: bool = False,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -94,7 +95,7 @@ class NodePoolController:
             informers.pools.cache,
             informers.nodes.cache,
             informers.blades.cache,
-            image,
+            reset,
             dry_run=dry_run,
         )
         self._blade = Written(informers.blades.cache, _version, monotonic)
