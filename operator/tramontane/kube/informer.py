@@ -21,7 +21,14 @@ from typing import Any, Generic, TypeVar
 
 from tramontane.kube import metrics
 from tramontane.kube.client import Client
-from tramontane.kube.errors import ApiError, Gone, Silent, Unreachable, from_status
+from tramontane.kube.errors import (
+    ApiError,
+    Gone,
+    Silent,
+    TooManyRequests,
+    Unreachable,
+    from_status,
+)
 from tramontane.kube.gcpause import gc_paused
 from tramontane.kube.resources import Resource
 from tramontane.kube.store import Listener, Store
@@ -119,8 +126,11 @@ class Informer(Generic[T]):
                 await self._back_off(free=1)
             except (ApiError, Unreachable) as error:
                 cause = "error"
-                log.warning(
-                    "informer failed resource=%s error=%r", self._resource.plural, str(error)
+                # A server that begins to keep a kind, or is busy, says so once: that is its way.
+                once = isinstance(error, TooManyRequests) and not self._failures
+                level = logging.INFO if once else logging.WARNING
+                log.log(
+                    level, "informer failed resource=%s error=%r", self._resource.plural, str(error)
                 )
                 await self._back_off()
             except Exception:

@@ -217,6 +217,30 @@ async def test_a_refused_watch_is_tried_again(client: Client, server: Scripted) 
         await until(lambda: "ml/a" in informer.cache)
 
 
+@pytest.mark.parametrize(
+    ("code", "reason", "levels"),
+    [
+        pytest.param(429, "TooManyRequests", ["INFO", "WARNING", "WARNING"], id="busy"),
+        pytest.param(403, "Forbidden", ["WARNING"] * 3, id="refused"),
+    ],
+)
+async def test_a_server_that_is_busy_once_is_no_trouble(
+    client: Client,
+    server: Scripted,
+    caplog: pytest.LogCaptureFixture,
+    code: int,
+    reason: str,
+    levels: list[str],
+) -> None:
+    caplog.set_level(logging.INFO)
+    for _ in levels:  # the list is answered, the watch is not
+        server.answers += [lambda _: None, lambda _: status(code, reason)]
+    async with running(client):
+        await until(lambda: server.watches)
+    said = [one.levelname for one in caplog.records if "informer failed" in one.getMessage()]
+    assert said == levels
+
+
 async def test_what_cannot_be_decoded_keeps_its_last_view(
     client: Client, server: Scripted, caplog: pytest.LogCaptureFixture
 ) -> None:
