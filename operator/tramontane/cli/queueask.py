@@ -29,6 +29,7 @@ from tramontane.kube.resources import (
 from tramontane.scheduler.engine import Outcome, Pass
 from tramontane.scheduler.gangs import GangRecord
 from tramontane.scheduler.leaving import gpu_hours_lost
+from tramontane.scheduler.pruned import PRUNE
 from tramontane.scheduler.saved import Saved, prune
 from tramontane.scheduler.status import render
 from tramontane.scheduler.unblocking.turns import Decided, decided, turns
@@ -107,16 +108,18 @@ class Answer:
 
 
 async def capture(client: Client) -> Saved:
-    """Return a snapshot of the cluster, as it is now."""
-    objects = {kind: await client.list_all(resource) for kind, resource in KINDS.items()}
+    """Return a snapshot of the cluster, as it is now; of no object more is held than it has."""
+    objects = {
+        kind: await client.list_kept(resource, PRUNE[kind]) for kind, resource in KINDS.items()
+    }
     pods = [
         pod
         for which in (UNFINISHED_AND_BOUND, OURS_AND_UNBOUND)
-        for pod in await client.list_all(PODS, field_selector=which)
+        for pod in await client.list_kept(PODS, PRUNE["pods"], field_selector=which)
     ]
     # One that was bound in between is in both.
-    objects["pods"] = list({pod["metadata"]["uid"]: pod for pod in pods[::-1]}.values())
-    return prune(objects, time.time())
+    one_each = {(pod["metadata"]["namespace"], pod["metadata"]["name"]): pod for pod in pods[::-1]}
+    return prune({**objects, "pods": one_each.values()}, time.time())
 
 
 def parse(said: str, namespace: str | None) -> Ref:
