@@ -139,9 +139,28 @@ class Case:
 
 
 _POOL = {"pool": "paris-a"}
+_HEALTHY = f'tramontane_blade_state{{{BLADE}, state="Healthy", reason=""}}'
 _JOB = {"namespace": "ml", "job": "llama"}
 _TRAINING_LINK = "tramontane-training&var-namespace=ml&var-job=llama"
 _LEDGER = "tramontane_trainingjob_ledger_seconds"
+
+
+def _stuck(id_: str, state: str, reason: str, hours: int) -> Case:
+    """Return a blade that has been in a state for so many hours after the first, and goes on."""
+    since = f"tramontane_blade_state_since_timestamp_seconds{{{BLADE}}}"
+    now = f'tramontane_blade_state{{{BLADE}, state="{state}", reason="{reason}"}}'
+    away = {_HEALTHY: GONE, now: level((1, 120), (GONE, 1), rest=MISSING)}
+    return Case(
+        id_,
+        "QuarantineStuck",
+        {**away, since: level(rest=3600 * (1 - hours))},
+        *(74, 80, 121),
+        "1 blades of pool paris-a have been out of service in one state for more than 24 h, or"
+        " Lost for a quarter of that. Nobody works on them, or what they wait for needs a person.",
+        "tramontane-fleet&var-pool=paris-a",
+        _POOL,
+    )
+
 
 CASES = (
     Case(
@@ -214,34 +233,23 @@ CASES = (
         "tramontane-fleet&var-pool=paris-a",
         _POOL,
     ),
-    Case(
-        "a quarantine that nobody ends",
-        "QuarantineStuck",
-        {
-            f'tramontane_blade_state{{{BLADE}, state="Healthy", reason=""}}': GONE,
-            f'tramontane_blade_state{{{BLADE}, state="Quarantined", reason="HardwareFault"}}': (
-                level((1, 60), (GONE, 1), rest=MISSING)
-            ),
-        },
-        *(10, 20, 61),
-        "1 blades of pool paris-a have been in one state of quarantine or repair for more than 24"
-        " h. Nobody works on them, or their repair waits for a person.",
-        "tramontane-fleet&var-pool=paris-a",
-        _POOL,
-    ),
+    _stuck("a quarantine that nobody ends", "Quarantined", "HardwareFault", 24),
+    _stuck("a blade that was delivered and does not begin its tests", "Delivered", "", 24),
+    _stuck("a qualification without an end", "Qualifying", "", 24),
+    _stuck("a driver that gives no answer for a day", "Unknown", "ProbeHung", 24),
+    _stuck("a machine that is gone for hours", "Lost", "NodeNotReady", 6),
     Case(
         "an agent sends no heartbeat",
         "AgentSilent",
         {
-            f'tramontane_blade_state{{{BLADE}, state="Healthy", reason=""}}': level(
-                (1, 10), (GONE, 1), rest=MISSING
-            ),
+            _HEALTHY: level((1, 10), (GONE, 1), rest=MISSING),
             f'tramontane_blade_state{{{BLADE}, state="Unknown", reason="AgentSilent"}}': level(
-                (MISSING, 10), (1, 20), (GONE, 1), rest=MISSING
+                (MISSING, 10), (1, 40), (GONE, 1), rest=MISSING
             ),
-            f"up{{{AGENT}}}": level((1, 10), (0, 20), rest=1),
+            f"up{{{AGENT}}}": level((1, 10), (0, 40), rest=1),
         },
-        *(13, 20, 31),
+        # Long enough for QuarantineStuck, which must not come as well.
+        *(13, 40, 51),
         "1 blades of pool paris-a have an agent that sends no heartbeat or cannot be scraped. A"
         " fault on them would not be seen, and without a heartbeat they take no new gangs.",
         "tramontane-fleet&var-pool=paris-a",
@@ -306,8 +314,8 @@ CASES = (
         "CheckpointStale",
         {f"tramontane_trainingjob_checkpoint_age_seconds{{{JOB}}}": ramp(150)},
         *(123, 130, 151),
-        "TrainingJob ml/llama saved its last checkpoint 2h 10m 0s ago: the next fault costs all"
-        " that work.",
+        "TrainingJob ml/llama trains, and no checkpoint of it has been seen for 2h 10m 0s: the"
+        " next fault costs all work since.",
         _TRAINING_LINK,
         _JOB,
     ),
@@ -319,21 +327,21 @@ CASES = (
             f"tramontane_trainingjob_checkpoint_advice_seconds{{{JOB}}}": level(rest=3600),
         },
         *(179, 190, 251),
-        "TrainingJob ml/llama saved its last checkpoint 3h 10m 0s ago: the next fault costs all"
-        " that work.",
+        "TrainingJob ml/llama trains, and no checkpoint of it has been seen for 3h 10m 0s: the"
+        " next fault costs all work since.",
         _TRAINING_LINK,
         _JOB,
     ),
     Case(
-        "no checkpoint for hours, and no advice how often",
+        "never a checkpoint, and so no advice how often",
         "CheckpointStale",
         {
             f"tramontane_trainingjob_checkpoint_age_seconds{{{JOB}}}": ramp(150),
             f"tramontane_trainingjob_checkpoint_advice_seconds{{{JOB}}}": GONE,
         },
         *(123, 130, 151),
-        "TrainingJob ml/llama saved its last checkpoint 2h 10m 0s ago: the next fault costs all"
-        " that work.",
+        "TrainingJob ml/llama trains, and no checkpoint of it has been seen for 2h 10m 0s: the"
+        " next fault costs all work since.",
         _TRAINING_LINK,
         _JOB,
     ),

@@ -3,13 +3,16 @@
 The table has to name every value, so a value that no template reads cannot be added.
 """
 
+import operator
 from collections.abc import Mapping
+from functools import reduce
 from typing import Any
 
 import pytest
 
-from chart.described import LEAVES
+from chart.described import LEAVES, VALUES, schema_of
 from chart.helm import CHART, Helm
+from chart.value_sets import VALUE_SETS
 
 COMPONENT: Mapping[str, Any] = {
     "replicas": 5,
@@ -50,11 +53,13 @@ OTHERS: Mapping[str, Any] = {
     "priorityClasses.keep": False,
     "rbac.create": False,
     "rbac.aggregate": False,
+    "rbac.people": False,
     "admissionPolicy.enabled": False,
     "networkPolicy.enabled": False,
     "networkPolicy.metricsFrom": [{"podSelector": {}}],
     "networkPolicy.apiServer": [{"podSelector": {}}],
     "networkPolicy.apiServerPorts": [16443],
+    "networkPolicy.operatorTo": [{"ipBlock": {"cidr": "10.1.0.0/16"}}],
     "metrics.port": 9999,
     "metrics.detail": "high",
     "metrics.service.enabled": False,
@@ -135,6 +140,18 @@ def rendered(helm: Helm, values: Mapping[str, Any]) -> str:
 def test_the_table_has_every_value() -> None:
     named = {".".join(path) for path in LEAVES}
     assert named == {path for path in OTHERS if not path.endswith(".resources")}
+
+
+def test_each_switch_is_on_in_one_set_of_values_and_off_in_another() -> None:
+    """What the API server and the schemas of Kubernetes are asked about is what the sets render."""
+    switches = [path for path in LEAVES if schema_of(path) == {"type": "boolean"}]
+    assert ("rbac", "people") in switches
+    sets = [merged(VALUES, values) for values in VALUE_SETS.values()]
+    tried = {
+        ".".join(path): {bool(reduce(operator.getitem, path, values)) for values in sets}
+        for path in switches
+    }
+    assert not [name for name, found in tried.items() if found != {True, False}]
 
 
 @pytest.fixture(scope="module")

@@ -64,6 +64,21 @@ def test_ports_go_by_the_names_that_the_containers_give_them(
             assert ports["activator"]["containerPort"] == 8000
 
 
+def test_pods_with_the_nodes_addresses_can_be_named(helm: Helm) -> None:
+    """What has hostNetwork no selector matches; only the operator talks to jobs and engines."""
+    values: Any = VALUE_SETS["observed"]["networkPolicy"]
+    added = {
+        name: [rule["to"] for rule in spec["egress"][1:]]
+        for name, spec in policies(helm.template(VALUE_SETS["observed"])).items()
+    }
+    assert added == {
+        "operator": [[*EVERY_POD, *values["operatorTo"]]],
+        "scheduler": [],
+        "agent": [],
+        "doctor": [],
+    }
+
+
 def test_scrapers_and_api_server_can_be_named(helm: Helm) -> None:
     values: Any = VALUE_SETS["observed"]["networkPolicy"]
     for name, spec in policies(helm.template(VALUE_SETS["observed"])).items():

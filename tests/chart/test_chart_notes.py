@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from chart.helm import CHART, Helm
+from chart.helm import CHART, ROOT, Helm
 
 
 def notes(helm: Helm, values: Mapping[str, Any]) -> str:
@@ -48,7 +48,11 @@ def test_three_commands_come_next(helm: Helm) -> None:
         pytest.param({}, "has no Prometheus operator", id="nobody-scrapes"),
         pytest.param({"doctor": {"enabled": False}}, "tramontane doctor -n gpu", id="no-test"),
         pytest.param({"agent": {"enabled": False}}, "health agent is off", id="no-agent"),
-        pytest.param({"agent": {"access": "Host"}}, "enforce=privileged", id="privileged"),
+        pytest.param({}, "gpu needs the label", id="privileged-resets"),
+        pytest.param({}, "enforce=privileged", id="label-of-the-namespace"),
+        pytest.param(
+            {"agent": {"access": "Host"}}, "the agents are privileged, too", id="privileged-agents"
+        ),
         pytest.param({}, "need the RuntimeClass nvidia", id="runtime-class"),
         pytest.param({"crds": {"enabled": False}}, "Apply crds/", id="no-crds"),
         pytest.param(
@@ -58,3 +62,15 @@ def test_three_commands_come_next(helm: Helm) -> None:
 )
 def test_what_is_not_as_usual_is_said(helm: Helm, values: dict[str, Any], words: str) -> None:
     assert words in notes(helm, values)
+
+
+def test_alerts_that_cannot_fire_are_named(helm: Helm) -> None:
+    """Their runbooks say so, too."""
+    runbooks = sorted((ROOT / "docs" / "runbooks").glob("*.md"))
+    silent = [path.stem for path in runbooks if "`metrics.detail: low`" in path.read_text()]
+    assert len(silent) == 5
+    rules = {"prometheusRule": {"enabled": True}}
+    said = notes(helm, {**rules, "metrics": {"detail": "low"}})
+    assert f"{', '.join(silent[:-1])} and {silent[-1]}." in said
+    assert "nothing to look at" not in notes(helm, rules)
+    assert "nothing to look at" not in notes(helm, {"metrics": {"detail": "low"}})

@@ -8,6 +8,27 @@ import pytest
 from chart.described import LEAVES, SCHEMA, schema_of
 from chart.helm import CHART, Helm
 
+# Labels that the chart writes, and selects by.
+OURS = (
+    "helm.sh/chart",
+    *(
+        f"app.kubernetes.io/{name}"
+        for name in ("name", "instance", "version", "managed-by", "part-of", "component")
+    ),
+)
+ADDRESSES = (
+    *("0.0.0.0/0", "192.168.255.0/24", "10.0.0.1/32"),
+    *("::/0", "fd00:1::/48", "2001:db8::ffff:10.0.0.1/128"),
+)
+# Without a budget of power there is no alert; three blades are a storm where the ratio is 0.
+THRESHOLDS = [
+    path[1]
+    for path in LEAVES
+    if path[0] == "prometheusRule"
+    and schema_of(path).get("type") == "number"
+    and path[1] not in {"powerBudgetWatts", "quarantineStormRatio", "goodputObjective"}
+]
+
 
 @pytest.mark.parametrize("path", LEAVES, ids=".".join)
 def test_each_value_is_in_the_schema(path: tuple[str, ...]) -> None:
@@ -106,6 +127,19 @@ def test_each_map_of_the_schema_is_closed_or_open_on_purpose() -> None:
             ["/networkPolicy/apiServer/0/ipBlock/cidr"],
             id="address-without-its-prefix",
         ),
+        *(
+            pytest.param(
+                {"networkPolicy": {"operatorTo": [{"ipBlock": {"cidr": cidr}}]}},
+                ["/networkPolicy/operatorTo/0/ipBlock/cidr", "pattern"],
+                id=f"no-such-addresses-{cidr}",
+            )
+            for cidr in ("999.1.1.1/8", "10.0.0.0/99", "10.0.0/8", "fd00::/129", "fd00/8")
+        ),
+        pytest.param(
+            {"networkPolicy": {"apiServer": [{"ipBlock": {"cidr": "::/0", "except": ["10/8"]}}]}},
+            ["/networkPolicy/apiServer/0/ipBlock/except/0", "pattern"],
+            id="no-such-exception",
+        ),
         pytest.param(
             {"operator": {"extraEnv": [{"key": "A"}]}}, ["/operator/extraEnv/0"], id="variable"
         ),
@@ -116,6 +150,51 @@ def test_each_map_of_the_schema_is_closed_or_open_on_purpose() -> None:
         ),
         pytest.param(
             {"imagePullSecrets": ["mirror"]}, ["/imagePullSecrets/0"], id="secret-by-name"
+        ),
+        pytest.param({"agent": {"interval": 0.04}}, ["/agent/interval", "0.05"], id="too-often"),
+        pytest.param(
+            {"monitoring": {"cluster": 'pa"ris'}}, ["/monitoring/cluster", "pattern"], id="quote"
+        ),
+        *(
+            pytest.param(
+                {"prometheusRule": {threshold: 0}},
+                [f"/prometheusRule/{threshold}", "exclusiveMinimum"],
+                id=f"always-above-{threshold}",
+            )
+            for threshold in THRESHOLDS
+        ),
+        *(
+            pytest.param(
+                {"commonLabels": {key: "x"}},
+                [f"/commonLabels/{key.replace('/', '~1')}", "false schema"],
+                id=f"label-of-ours-{key}",
+            )
+            for key in OURS
+        ),
+        *(
+            pytest.param(
+                {part: {key: {"app.kubernetes.io/component": "x"}}},
+                [f"/{part}/{key}/app.kubernetes.io~1component"],
+                id=f"label-of-ours-in-{part}",
+            )
+            for part, key in (
+                *((component, "podLabels") for component in ("operator", "scheduler", "agent")),
+                *((one, "labels") for one in ("podMonitor", "serviceMonitor")),
+                *((one, "labels") for one in ("prometheusRule", "dashboards")),
+            )
+        ),
+        pytest.param(
+            {"commonLabels": {"-team": "x"}}, ["/commonLabels", "'-team'"], id="no-key-of-a-label"
+        ),
+        pytest.param(
+            {"agent": {"nodeSelector": {"gpu": "a b"}}},
+            ["/agent/nodeSelector/gpu", "pattern"],
+            id="no-value-of-a-label",
+        ),
+        pytest.param(
+            {"dashboards": {"annotations": {"a b": "x"}}},
+            ["/dashboards/annotations", "'a b'"],
+            id="no-key-of-an-annotation",
         ),
     ],
 )
@@ -132,3 +211,27 @@ def test_two_scrapers_of_the_same_pods_are_refused(helm: Helm) -> None:
     both = {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}}
     with pytest.raises(ValueError, match="one of them must be true at most"):
         helm.template(both)
+
+
+def test_the_labels_that_are_ours_are_all_that_the_chart_writes(helm: Helm) -> None:
+    objects = helm.template({"rbac": {"aggregate": False}})  # that goes by labels of Kubernetes
+    written = {key for item in objects for key in item["metadata"]["labels"]}
+    assert written == set(OURS)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pytest.param({"agent": {"interval": 0.05}}, id="as-often-as-can-be"),
+        pytest.param({"prometheusRule": {"powerBudgetWatts": 0}}, id="no-budget"),
+        pytest.param({"monitoring": {"cluster": "paris-1.gpu_a"}}, id="cluster"),
+        pytest.param({"commonLabels": {"hall.example/team-1": ""}}, id="label-with-a-domain"),
+        pytest.param({"agent": {"nodeSelector": {"kubernetes.io/os": "linux"}}}, id="node"),
+        *(
+            pytest.param({"networkPolicy": {"metricsFrom": [{"ipBlock": {"cidr": one}}]}}, id=one)
+            for one in ADDRESSES
+        ),
+    ],
+)
+def test_what_is_right_is_taken(helm: Helm, values: dict[str, Any]) -> None:
+    assert helm.template(values)

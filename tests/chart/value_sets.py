@@ -1,6 +1,6 @@
 """The sets of values that the chart is tried with: each switch on in one, off in another.
 
-Whoever adds a switch adds it here; test_chart_switches.py tells who forgot.
+Whoever adds a switch adds it here; test_chart_effect.py tells who forgot.
 """
 
 from collections.abc import Mapping
@@ -58,6 +58,10 @@ VALUE_SETS: Mapping[str, Mapping[str, Any]] = {
                 }
             ],
             "apiServer": [{"ipBlock": {"cidr": "10.0.0.1/32"}}],
+            "operatorTo": [
+                {"ipBlock": {"cidr": "10.1.0.0/16", "except": ["10.1.255.0/24"]}},
+                {"ipBlock": {"cidr": "fd00:1::/48"}},
+            ],
         },
     },
     "observed-by-services": {
@@ -85,7 +89,18 @@ VALUE_SETS: Mapping[str, Mapping[str, Any]] = {
         "doctor": {"enabled": False},
         "operator": {"serviceAccount": {"create": False, "name": "mine"}},
     },
-    "own-roles": {"rbac": {"aggregate": False}},
+    "own-roles": {
+        "rbac": {"aggregate": False, "people": False},
+        "scheduler": {"serviceAccount": {"create": False, "name": "mine"}},
+        "agent": {"serviceAccount": {"create": False, "name": "mine"}},
+    },
+    "part-of-an-umbrella": {
+        "global": {
+            "imageRegistry": "mirror.hall",
+            "imagePullSecrets": [{"name": "mirror"}],
+            "dryRun": True,
+        },
+    },
     "long-names": {
         "fullnameOverride": "a" * 44,
         "metrics": {"service": {"enabled": True}},

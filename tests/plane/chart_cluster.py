@@ -19,7 +19,7 @@ from typing import Any
 
 from chart.helm import CHART, NAMESPACE, RELEASE, Helm, Object
 from tramontane.lab import binaries
-from tramontane.lab.controlplane import ControlPlane
+from tramontane.lab.controlplane import ControlPlane, Options
 
 BLADES = "/apis/tramontane.dev/v1alpha1/blades"
 MERGE = "application/merge-patch+json"
@@ -74,6 +74,7 @@ class Cluster:
     admin: Api
     helm: Helm
     ca: Path
+    audit_log: Path
 
     def token(self, account: str, pod: Object | None = None) -> Api:
         """Return the API as a ServiceAccount, by a token bound to `pod` where there is one."""
@@ -128,7 +129,7 @@ def installed(
         kinds: CRDs of others that are there before.
     """
     helm = binaries.ensure([program])[program]
-    plane = ControlPlane(folder / "plane")
+    plane = ControlPlane(folder / "plane", Options(audit_log=True))
     try:
         asyncio.run(plane.start())
         context = ssl.create_default_context(cafile=str(plane.keys.ca))
@@ -136,6 +137,7 @@ def installed(
             Api(plane.server, context, plane.keys.users["admin"].token),
             Helm(helm, folder, {"KUBECONFIG": str(plane.kubeconfig)}),
             plane.keys.ca,
+            plane.folder / "logs" / "audit.log",
         )
         for kind in kinds:
             cluster.admin.create("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", kind)

@@ -66,6 +66,7 @@ ALLOWED = {
         list                       apiextensions.k8s.io/customresourcedefinitions
         list                       admissionregistration.k8s.io/validatingadmissionpolicybindings
         create                     authorization.k8s.io/subjectaccessreviews
+        get                        namespaces@tramontane-system/tramontane-system
         list                       apps/deployments@tramontane-system
         list                       apps/daemonsets@tramontane-system
         list                       coordination.k8s.io/leases@tramontane-system
@@ -123,11 +124,70 @@ REFUSED = {
     """,
 }
 
+# What the roles for people allow, whoever is bound to them.
+VIEWER = """
+    get list watch             tramontane.dev/nodepools
+    get list watch             tramontane.dev/blades
+    get list watch             tramontane.dev/gangs
+    get list watch             tramontane.dev/trainingjobs
+    get list watch             tramontane.dev/inferencedeployments
+    list watch                 events.k8s.io/events
+    list                       nodes
+    list                       pods
+    list                       scheduling.k8s.io/priorityclasses
+"""
+PEOPLE_ALLOWED = {
+    "tramontane-viewer": VIEWER,
+    "tramontane-oncall": VIEWER
+    + """
+    patch                      tramontane.dev/blades
+    patch                      tramontane.dev/nodepools
+    get                        pods
+    get                        pods/log
+    get                        namespaces@tramontane-system/tramontane-system
+    list                       apps/deployments
+    list                       apps/daemonsets
+    list                       coordination.k8s.io/leases
+    list                       monitoring.coreos.com/podmonitors
+    list                       monitoring.coreos.com/servicemonitors
+    list                       apiextensions.k8s.io/customresourcedefinitions
+    list                       admissionregistration.k8s.io/validatingadmissionpolicybindings
+    create                     authorization.k8s.io/subjectaccessreviews
+""",
+}
+PEOPLE_REFUSED = {
+    "tramontane-viewer": """
+        get list watch             secrets
+        get list watch             configmaps
+        get                        pods/log
+        create patch update delete tramontane.dev/blades
+        create patch update delete tramontane.dev/nodepools
+        create patch update delete tramontane.dev/trainingjobs
+        list                       apps/deployments
+    """,
+    "tramontane-oncall": """
+        get list watch             secrets
+        get list watch             configmaps
+        create delete              tramontane.dev/blades
+        create delete              tramontane.dev/nodepools
+        patch                      tramontane.dev/blades/status
+        patch                      tramontane.dev/nodepools/status
+        create patch update delete tramontane.dev/trainingjobs
+        create patch delete        pods
+        create                     pods/exec
+        patch                      nodes
+        get                        namespaces@research/research
+        patch                      apps/deployments
+        patch update               coordination.k8s.io/leases
+        impersonate                users
+    """,
+}
+
 
 def questions(table: str) -> Iterator[Object]:
     """Yield the resourceAttributes of each `verb… group/resource[/sub][@namespace[/name]]`."""
-    for line in table.strip().splitlines():
-        *verbs, subject = line.split()
+    for words in filter(None, map(str.split, table.splitlines())):
+        *verbs, subject = words
         what, _, where = subject.partition("@")
         parts = what.split("/")
         group = parts.pop(0) if "." in parts[0] or parts[0] == "apps" else ""
@@ -141,6 +201,14 @@ def questions(table: str) -> Iterator[Object]:
                 "namespace": namespace or "research",
                 "name": name,
             }
+
+
+def named(table: str) -> set[tuple[str, str, str]]:
+    """Return what a table names as (verb, group, resource[/sub]), wherever it is allowed."""
+    return {
+        (one["verb"], one["group"], "/".join(filter(None, (one["resource"], one["subresource"]))))
+        for one in questions(table)
+    }
 
 
 def may(installed: Cluster, user: str, attributes: Object) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from chart.helm import NAMESPACE, Object, is_hook, kinds
 from plane import chart_cluster
 from plane.chart_cluster import BLADES, MERGE, WAIT_S, Answer, Api, Cluster, blade, path_of
-from plane.chart_rights import ALLOWED, REFUSED, may, questions
+from plane.chart_rights import ALLOWED, PEOPLE_ALLOWED, REFUSED, may, named, questions
 
 # A first helm is built in a fixture, which takes minutes.
 pytestmark = [pytest.mark.plane, pytest.mark.timeout(300, func_only=True)]
@@ -32,17 +32,9 @@ def test_each_account_may_do_its_work_and_no_more(
 def test_the_roles_grant_nothing_that_the_tables_do_not_name(installed: Cluster) -> None:
     """A verb that is added to a role has to be added to a table, where somebody sees it."""
     rendered = installed.helm.template()
-    for account, table in ALLOWED.items():
-        named = {
-            (
-                asked["group"],
-                "/".join(filter(None, (asked["resource"], asked["subresource"]))),
-                asked["verb"],
-            )
-            for asked in questions(table)
-        }
+    for account, table in (ALLOWED | PEOPLE_ALLOWED).items():
         granted = {
-            (group, resource, verb)
+            (verb, group, resource)
             for role in kinds(rendered, "Role", "ClusterRole")
             if role["metadata"]["name"] == account
             for rule in role["rules"]
@@ -50,7 +42,7 @@ def test_the_roles_grant_nothing_that_the_tables_do_not_name(installed: Cluster)
             for resource in rule["resources"]
             for verb in rule["verbs"]
         }
-        assert granted == named
+        assert granted == named(table)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from tramontane.lab.observe.boards.layout import COLUMNS, MOST_PANELS, Section, 
 from tramontane.lab.observe.boards.panels import guide
 from tramontane.lab.observe.boards.sdk import JSONEncoder, model, register_default_plugins
 
+RUNBOOKS = Path(__file__).parents[3] / "docs" / "runbooks"
 LARGEST_FILE = 200 * 1024
 BOARDS = [pytest.param(board, id=board.file_name.removesuffix(".json")) for board in all_boards()]
 UIDS = {
@@ -140,6 +141,26 @@ def test_rows_are_full(board: Board) -> None:
             grid = panel["gridPos"]
             widths[grid["y"]] = widths.get(grid["y"], 0) + grid["w"]
         assert set(widths.values()) == {COLUMNS}, widths
+
+
+@pytest.mark.parametrize(
+    "runbook", [pytest.param(path, id=path.stem) for path in sorted(RUNBOOKS.glob("*.md"))]
+)
+def test_runbooks_send_to_panels_that_are_there(runbook: Path) -> None:
+    """`Board *Fleet*: "Pools"`: what is quoted up to the next board is a panel of this one."""
+    titles = {
+        board.title.removeprefix("Tramontane / "): {panel["title"] for panel in drawn(board)}
+        for board in all_boards()
+    }
+    text = runbook.read_text()
+    sent = re.findall(r"Board \*(\w+)\*((?:(?!Board \*|\n\n|\n[*|]).)*)", text, re.DOTALL)
+    assert sent
+    for name, said in sent:
+        quoted = {" ".join(title.split()) for title in re.findall(r'"([^"]+)"', said)}
+        assert quoted, f"board {name}: which panel?"
+        assert quoted <= titles[name]
+    # Of a Deployment kubectl takes one pod, which may be the standby.
+    assert "logs deploy/" not in text
 
 
 @each_board

@@ -8,13 +8,16 @@ import pytest
 
 from tramontane.lab.observe.alerts import ALERTS, RECORDS
 from tramontane.lab.observe.boards import Board, all_boards, panels, promql, targets
-from tramontane.lab.observe.boards.queries import Query, coded, quantile, scoped
+from tramontane.lab.observe.boards.queries import Query, coded, in_trouble, quantile, scoped, worst
 from tramontane.lab.observe.boards.unused import UNUSED_ON_PURPOSE
 from tramontane.lab.observe.exported import families
 
 # Windows that are part of what is shown (a burn rate, a week's median) and said in the text.
 FIXED = {"2m", "5m", "30m", "1h", "6h", "1d", "7d", "5m:1m", "30m:1m", "1h:1m", "6h:1m"}
-FOLLOWS = {"$__rate_interval", "$__range"}
+FOLLOWS = {"$__rate_interval", "$__range", "$__range:$__interval"}
+# Of these a hall has hundreds or thousands; more lines than so many nobody can tell apart.
+MANY = {"job", "deployment", "tenant", "blade"}
+MOST_LINES = 20
 BOARDS = [pytest.param(board, id=board.file_name.removesuffix(".json")) for board in all_boards()]
 each_board = pytest.mark.parametrize("board", BOARDS)
 
@@ -89,6 +92,38 @@ def test_legends_name_labels_of_the_result(board: Board) -> None:
             named = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
             there = promql.check(target["expr"]).labels | {"le"}
             assert named <= there, panel["title"]
+
+
+@each_board
+def test_lines_of_many_objects_are_the_worst_few_or_of_the_chosen_one(board: Board) -> None:
+    chosen = {
+        variable["name"]
+        for variable in board.json["templating"]["list"]
+        if not (variable.get("multi") or variable.get("includeAll"))
+    }
+    for panel in panels(board):
+        if panel["type"] == "table":
+            continue
+        lines = 0
+        for target in panel.get("targets", ()):
+            expr = target["expr"]
+            fixed = {label for label in chosen if f'{label}=~"${label}"' in expr}
+            if not (MANY & of_a_line(target)) - fixed:
+                continue
+            few = re.search(r"topk\((\d+), ", expr)
+            assert few, f"{panel['title']}: one line for each of thousands"
+            # Else there are others at each moment, and of ages nearly all within some hours.
+            assert target["instant"] or "@ end()" in expr, panel["title"]
+            assert re.search(rf"\b{few[1]}\b", panel["description"]), panel["title"]
+            lines += int(few[1])
+        assert lines <= MOST_LINES, panel["title"]
+
+
+def of_a_line(target: dict[str, Any]) -> set[str]:
+    """Return the labels that tell the lines of a target apart."""
+    if target["legendFormat"] == "__auto":
+        return set(promql.check(target["expr"]).labels)
+    return set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
 
 
 @each_board
@@ -221,6 +256,21 @@ def test_scopes() -> None:
 def test_quantile() -> None:
     assert quantile(0.5, "a{@all}", "job", window="1h") == (
         "(histogram_quantile(0.5, sum by (le, job) (rate(a_bucket{@all}[1h]))) >= 0)"
+    )
+
+
+def test_the_worst_few() -> None:
+    assert worst(3, "a", "job") == (
+        "(a) and on (job) topk(3, max_over_time((a)[$__range:$__interval] @ end()))"
+    )
+    assert worst(3, "a", "job", "b - c").endswith(
+        "max_over_time((b - c)[$__range:$__interval] @ end()))"
+    )
+
+
+def test_who_is_in_trouble_comes_before_who_is_not() -> None:
+    assert in_trouble("a", "job", "Bad|Worse", "job") == (
+        'max by (job) (timestamp(a{@job, phase=~"Bad|Worse"})) or max by (job) (0 * a{@job})'
     )
 
 

@@ -1,6 +1,7 @@
 """The series of a job: from its status, and gone with it."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -69,6 +70,26 @@ def test_the_series_are_the_status() -> None:
     }
     assert series["phase/Running"] == 1
     assert series["restarts_total/infra"] == 4
+
+
+@pytest.mark.parametrize(
+    ("status", "pattern", "age"),
+    [
+        pytest.param({"lastCheckpoint": {"at": clock.utc(NOW - 5)}}, "", 5, id="saved"),
+        pytest.param({}, r"saved (?P<step>\d+)", 50, id="never saved"),
+        pytest.param({"phase": "Recovering"}, r"saved (?P<step>\d+)", None, id="does not train"),
+        pytest.param({}, "", None, id="says nothing of saving"),
+    ],
+)
+def test_work_is_at_stake_since_the_last_checkpoint_or_the_first_start(
+    status: dict[str, Any], pattern: str, age: float | None
+) -> None:
+    metrics = JobMetrics(lambda: NOW)
+    job = a_job(running(**status), checkpoint={"savedPattern": pattern})
+
+    metrics.observe(job, job.status)
+
+    assert shown(metrics.collect()).get("checkpoint_age_seconds") == age
 
 
 def test_the_ledger_goes_on_until_the_scrape() -> None:

@@ -109,7 +109,14 @@ def _slow(histogram: str, stage: str) -> str:
 _OUT: Final = "tramontane_blades_out"
 # Every blade once: those in use and the spares are among the healthy ones.
 _BLADES: Final = 'tramontane_blades{state!~"in_use|spare"}'
-_AWAY: Final = 'tramontane_blade_state{state=~"Quarantined|Draining|Repairing|Requalifying"}'
+# A machine that is lost is somebody's to fetch sooner than one that is worked on: after a quarter.
+_LOST_BLADE: Final = '0.25 * tramontane_blade_state{state="Lost"}'
+# Of those that are Unknown, AgentSilent tells where the agent is silent.
+_AWAY: Final = (
+    "tramontane_blade_state{"
+    'state=~"Delivered|Qualifying|Quarantined|Draining|Repairing|Requalifying|Unknown", '
+    'reason!="AgentSilent"}'
+)
 _SILENT: Final = 'tramontane_blade_state{reason="AgentSilent"}'
 _HEALTHY: Final = 'tramontane_blade_state{state="Healthy"}'
 _RECONCILES: Final = "tramontane_reconcile_seconds_count"
@@ -171,14 +178,16 @@ ALERTS: Final = (
         Severity.WARNING,
         "count by (cluster, pool) (\n"
         "  time() - "
-        f"{_max('tramontane_blade_state_since_timestamp_seconds', 'pool', 'blade')}"
-        " > ${quarantineStuckHours} * 3600\n"
-        f"  and on (cluster, pool, blade) {_AWAY}\n"
+        f"{_max('tramontane_blade_state_since_timestamp_seconds', 'pool', 'blade')}\n"
+        "  > on (cluster, pool, blade)\n"
+        "  ${quarantineStuckHours} * 3600 * max by (cluster, pool, blade) (\n"
+        f"    {_AWAY}\n    or {_LOST_BLADE}\n"
+        "  )\n"
         ")",
-        "Blades are in quarantine or repair and do not come back.",
-        "{{ $value }} blades of pool {{ $labels.pool }} have been in one state of quarantine or"
-        " repair for more than ${quarantineStuckHours} h. Nobody works on them, or their repair"
-        " waits for a person.",
+        "Blades are out of service and do not come back.",
+        "{{ $value }} blades of pool {{ $labels.pool }} have been out of service in one state for"
+        " more than ${quarantineStuckHours} h, or Lost for a quarter of that. Nobody works on them,"
+        " or what they wait for needs a person.",
         (FLEET, "pool"),
         wait="15m",
     ),
@@ -228,8 +237,8 @@ ALERTS: Final = (
         f"  or 0 * {_max('tramontane_trainingjob_checkpoint_age_seconds', 'namespace', 'job')})\n"
         ") > ${checkpointStaleMinutes} * 60",
         "A training job has not saved a checkpoint for a long time.",
-        "TrainingJob {{ $labels.namespace }}/{{ $labels.job }} saved its last checkpoint"
-        " {{ $value | humanizeDuration }} ago: the next fault costs all that work.",
+        "TrainingJob {{ $labels.namespace }}/{{ $labels.job }} trains, and no checkpoint of it has"
+        " been seen for {{ $value | humanizeDuration }}: the next fault costs all work since.",
         (TRAINING, "namespace", "job"),
         wait="5m",
     ),

@@ -67,7 +67,7 @@ class _Shown:
     phase: JobPhase | None
     created_s: float
     ended_s: float | None
-    checkpoint_s: float | None
+    at_stake_s: float | None
     ledger: Ledger
     cause: Cause
     numbers: tuple[float | None, ...]
@@ -114,13 +114,16 @@ class JobMetrics(Collector):
                 if (value := one.numbers[index]) is not None:
                     family.add_metric(one.labels, value)
             yield family
-        age = _gauge("checkpoint_age_seconds", "Since the last checkpoint, while it trains")
+        age = _gauge(
+            "checkpoint_age_seconds",
+            "Since the last checkpoint, or the first start if none was seen yet, while it trains",
+        )
         phase = _gauge("phase", "1 for the phase that the job is in", "phase")
         restarts = _counter("restarts", "Restarts by who caused them: user, infra, preempted")
         incidents = _counter("incidents", "Interruptions by cause, since this process leads")
         for one in shown:
-            if one.checkpoint_s is not None and one.phase in _STEPS:
-                age.add_metric(one.labels, max(0.0, now - one.checkpoint_s))
+            if one.at_stake_s is not None and one.phase in _STEPS:
+                age.add_metric(one.labels, max(0.0, now - one.at_stake_s))
             if one.phase is not None:
                 phase.add_metric((*one.labels, one.phase), 1)
             for who in RestartCounts.model_fields:
@@ -149,13 +152,13 @@ def _of_ledgers(shown: list[_Shown], now: float) -> Iterator[Metric]:
 
 
 def _shown(job: TrainingJob, status: TrainingJobStatus, counts: Counter[str]) -> _Shown:
-    created, saved = job.metadata.creation_timestamp, status.last_checkpoint
+    created, at_stake = job.metadata.creation_timestamp, _at_stake_since(job, status)
     return _Shown(
         labels=(job.metadata.namespace or "", job.metadata.name),
         phase=status.phase,
         created_s=clock.parse(created) if created else 0.0,
         ended_s=clock.parse(status.finished_at) if status.finished_at else None,
-        checkpoint_s=clock.parse(saved.at) if saved is not None and saved.at else None,
+        at_stake_s=clock.parse(at_stake) if at_stake else None,
         ledger=Ledger.of(status.goodput),
         cause=cause_now(status),
         numbers=tuple(read(status) for _, _, read in _NUMBERS),
@@ -163,6 +166,13 @@ def _shown(job: TrainingJob, status: TrainingJobStatus, counts: Counter[str]) ->
         incidents=status.incidents,
         counts=counts,
     )
+
+
+def _at_stake_since(job: TrainingJob, status: TrainingJobStatus) -> str | None:
+    """Return since when a fault costs all work; None where nothing tells of checkpoints."""
+    if status.last_checkpoint is not None:
+        return status.last_checkpoint.at
+    return status.started_at if job.spec.checkpoint.saved_pattern else None
 
 
 def _count(told: tuple[JobIncident, ...], now: tuple[JobIncident, ...]) -> Counter[str]:

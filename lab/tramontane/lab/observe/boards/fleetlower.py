@@ -8,7 +8,7 @@ from typing import Final
 from tramontane.lab.observe.boards import links
 from tramontane.lab.observe.boards.links import INFERENCE, QUEUE, TRAINING
 from tramontane.lab.observe.boards.panels import Draft, gauges, graph, tile
-from tramontane.lab.observe.boards.queries import Query, ours, quantile
+from tramontane.lab.observe.boards.queries import Query, ours, quantile, worst
 from tramontane.lab.observe.boards.tables import BLADE_COLUMN, Column, table
 
 _GPUS: Final = ours("tramontane_gpus", "pool", "pool, state")
@@ -101,6 +101,7 @@ def levels() -> list[Draft]:
     by = ("cluster", "namespace", "deployment")
     ttft = "tramontane_inference_ttft_seconds{@all}"
     promised = ours("tramontane_inference_slo_ttft_seconds", "all", "namespace, deployment")
+    broken = f"{quantile(0.95, ttft, *by, window='5m')} / {promised}"
     windows = ("5m", "30m", "1h", "6h")
     return [
         graph(
@@ -116,13 +117,10 @@ def levels() -> list[Draft]:
         ),
         graph(
             "Models: first token against promise",
-            "p95 of the time to the first token over what each deployment promises; above 1 the"
-            " promise is broken. Over the last 5 minutes.",
+            "p95 of the time to the first token over what a deployment promises, within 5 minutes;"
+            " above 1 the promise is broken. Of the 20 deployments that were worst off.",
             "none",
-            Query(
-                f"{quantile(0.95, ttft, *by, window='5m')} / {promised}",
-                "{{namespace}}/{{deployment}}",
-            ),
+            Query(worst(20, broken, ", ".join(by)), "{{namespace}}/{{deployment}}"),
             width=12,
             links=[
                 links.drill(

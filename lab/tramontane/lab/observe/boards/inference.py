@@ -10,10 +10,19 @@ from tramontane.lab.observe.boards import annotations, links, look, variables
 from tramontane.lab.observe.boards.layout import Board, Section, assemble
 from tramontane.lab.observe.boards.links import BLADE, FLEET, INFERENCE, POWER, QUEUE
 from tramontane.lab.observe.boards.panels import Draft, graph, guide, heat, tile, timeline
-from tramontane.lab.observe.boards.queries import WINDOW, Query, coded, ours, quantile
+from tramontane.lab.observe.boards.queries import (
+    WINDOW,
+    Query,
+    coded,
+    in_trouble,
+    ours,
+    quantile,
+    worst,
+)
 from tramontane.lab.observe.boards.tables import BLADE_COLUMN, Column, table
 
 _BY: Final = "namespace, deployment"
+_DEPLOYMENT: Final = f"cluster, {_BY}"
 _NAME: Final = "{{namespace}}/{{deployment}}"
 _TTFT: Final = "tramontane_inference_ttft_seconds{@deployment}"
 _ITL: Final = "tramontane_inference_itl_seconds{@deployment}"
@@ -133,7 +142,9 @@ def _now() -> list[Draft]:
 def _deployments() -> list[Draft]:
     here = links.cell(INFERENCE, "Only this one", namespace="namespace", deployment="deployment")
     phase = "max by (namespace, deployment, phase) (tramontane_inference_phase{@deployment})"
-    phases = coded("tramontane_inference_phase", "deployment", "phase", look.SERVING_COLOURS, _BY)
+    metric, ill = "tramontane_inference_phase", "Degraded|Failed|RolledBack"
+    phases = coded(metric, "deployment", "phase", look.SERVING_COLOURS, _DEPLOYMENT)
+    trouble = in_trouble(metric, "deployment", ill, _DEPLOYMENT)
     return [
         table(
             "Deployments",
@@ -156,8 +167,8 @@ def _deployments() -> list[Draft]:
         ),
         timeline(
             "Phases",
-            "Phase of each deployment over time.",
-            Query(phases, _NAME),
+            "Phase over time of the 10 deployments that were Degraded, RolledBack or Failed last.",
+            Query(worst(10, phases, _DEPLOYMENT, trouble), _NAME),
             colours=look.SERVING_COLOURS,
             width=12,
         ),
@@ -201,7 +212,7 @@ def _first_token() -> list[Draft]:
 
 def _throughput() -> list[Draft]:
     tokens = _rate("generated_tokens_total")
-    per_gpu = f"{tokens} / {_of('gpus')}"
+    per_gpu = worst(20, f"{tokens} / {_of('gpus')}", _DEPLOYMENT, f"{_of('gpus')} and {tokens}")
     outcomes = (
         f"sum by (outcome) (rate(tramontane_inference_requests_total{{@deployment}}[{WINDOW}]))"
     )
@@ -217,7 +228,7 @@ def _throughput() -> list[Draft]:
         ),
         graph(
             "Tokens per second and GPU",
-            "Tokens generated per second and GPU held.",
+            "Tokens generated per second and GPU held, of the 20 deployments that held most GPUs.",
             "none",
             Query(per_gpu, _NAME),
             width=6,
@@ -244,6 +255,7 @@ def _throughput() -> list[Draft]:
 
 def _replicas() -> list[Draft]:
     start = "tramontane_inference_start_seconds{@deployment}"
+    wanted, ready = _of("replicas_wanted"), _of("replicas_ready")
     grown = "increase(tramontane_inference_{0}_total{{@deployment}}[$__rate_interval])"
     restarts, rollbacks = grown.format("restarts"), grown.format("rollbacks")
     held = "max by (cluster, blade) (tramontane_allocation_info{@deployments_blades})"
@@ -254,10 +266,11 @@ def _replicas() -> list[Draft]:
     return [
         graph(
             "Replicas wanted and serving",
-            "Replicas that the load calls for, and that serve.",
+            "Replicas that the load calls for, and that serve; of the 10 deployments that came"
+            " to lack most.",
             "none",
-            Query(_of("replicas_wanted"), f"{_NAME} wanted"),
-            Query(_of("replicas_ready"), f"{_NAME} serve"),
+            Query(worst(10, wanted, _DEPLOYMENT, f"{wanted} - {ready}"), f"{_NAME} wanted"),
+            Query(worst(10, ready, _DEPLOYMENT, f"{wanted} - {ready}"), f"{_NAME} serve"),
             width=6,
         ),
         graph(

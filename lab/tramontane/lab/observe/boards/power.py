@@ -13,7 +13,7 @@ from tramontane.lab.observe.boards import annotations, links, look, variables
 from tramontane.lab.observe.boards.layout import Board, Section, assemble
 from tramontane.lab.observe.boards.links import BLADE, FLEET, INFERENCE, POWER, TRAINING
 from tramontane.lab.observe.boards.panels import Draft, gauges, graph, guide, tile
-from tramontane.lab.observe.boards.queries import WINDOW, Query, watts_of
+from tramontane.lab.observe.boards.queries import WINDOW, Query, watts_of, worst
 from tramontane.lab.observe.boards.tables import BLADE_COLUMN, Column, table
 
 _GUIDE: Final = f"""\
@@ -26,6 +26,8 @@ _BLADE_WATTS: Final = f"""
     sum by (cluster, blade) (tramontane_gpu_power_watts{{@all}})
       * on (cluster, blade) group_left (pool) {_POOLS}
 """
+_JOB: Final = "cluster, namespace, job"
+_DEPLOYMENT: Final = "cluster, namespace, deployment"
 _POWER_REASONS: Final = "power_cap|power_brake"
 _JOULES: Final = "tramontane_gpu_energy_joules_total{@all}"
 
@@ -143,19 +145,19 @@ def _who() -> list[Draft]:
 
 def _cost() -> list[Draft]:
     job = watts_of('all, kind="TrainingJob"', "job")
-    step = "max by (cluster, namespace, job) (tramontane_trainingjob_step_time_seconds{@all})"
+    step = f"max by ({_JOB}) (tramontane_trainingjob_step_time_seconds{{@all}})"
     model = watts_of('all, kind="InferenceDeployment"', "deployment")
     tokens = (
-        "sum by (cluster, namespace, deployment)"
+        f"sum by ({_DEPLOYMENT})"
         f" (rate(tramontane_inference_generated_tokens_total{{@all}}[{WINDOW}])) > 0"
     )
     return [
         graph(
             "By job and model",
-            "Power of the blades under each training job and each deployment.",
+            "Power of the blades under the 10 training jobs and the 10 deployments that drew most.",
             "watt",
-            Query(job, "{{namespace}}/{{job}}"),
-            Query(model, "{{namespace}}/{{deployment}}"),
+            Query(worst(10, job, _JOB), "{{namespace}}/{{job}}"),
+            Query(worst(10, model, _DEPLOYMENT), "{{namespace}}/{{deployment}}"),
             links=[
                 links.drill(TRAINING, "Open the job", namespace="namespace", job="job"),
                 links.drill(
@@ -168,17 +170,19 @@ def _cost() -> list[Draft]:
         ),
         graph(
             "Energy of a step",
-            "Power of a job's blades times the median time of its steps.",
+            "Power of a job's blades times the median time of its steps; of the 20 jobs in which a"
+            " step cost most.",
             "joule",
-            Query(f"{job} * on (cluster, namespace, job) {step}", "{{namespace}}/{{job}}"),
+            Query(worst(20, f"{job} * on ({_JOB}) {step}", _JOB), "{{namespace}}/{{job}}"),
             links=[links.drill(TRAINING, "Open the job", namespace="namespace", job="job")],
         ),
         graph(
             "Energy of a token",
-            "Power of a deployment's blades over the tokens that it generates per second.",
+            "Power of a deployment's blades over the tokens that it generates per second; of the 20"
+            " deployments in which a token cost most.",
             "joule",
             Query(
-                f"{model} / on (cluster, namespace, deployment) ({tokens})",
+                worst(20, f"{model} / on ({_DEPLOYMENT}) ({tokens})", _DEPLOYMENT),
                 "{{namespace}}/{{deployment}}",
             ),
             gaps_s=300,
@@ -201,7 +205,8 @@ def _held() -> list[Draft]:
         ),
         gauges(
             "Most held down for power",
-            "Share of the last hour for which the GPUs of a blade were held down by power.",
+            "Share of the last hour for which the GPUs of a blade were held down by power; the 10"
+            " blades with the largest.",
             "percentunit",
             Query(
                 f"topk(10, {_slowed(window='1h')}"

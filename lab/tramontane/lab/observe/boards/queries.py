@@ -87,6 +87,24 @@ def coded(metric: str, scope: str, label: str, words: Iterable[str], by: str) ->
     return f"max by ({by}) ({' or '.join(terms)})"
 
 
+def worst(most: int, expr: str, by: str, rank: str = "") -> str:
+    """Return only the series of so many objects: those that ranked highest within the time shown.
+
+    A hall has thousands of jobs. Bare `topk` chooses anew at each moment: of ages, which rise and
+    fall, it shows every job once within some hours. Chosen at the end of the time shown only, jobs
+    that are over would be missing. `by` are the labels that name an object, `rank` is what puts
+    them in order where that is not `expr` itself.
+    """
+    highest = f"max_over_time(({rank or expr})[$__range:$__interval] @ end())"
+    return f"({expr}) and on ({by}) topk({most}, {highest})"
+
+
+def in_trouble(metric: str, scope: str, phases: str, by: str) -> str:
+    """Return the moments at which things are in one of such phases, 0 for those that are not."""
+    seen = f'timestamp({metric}{{@{scope}, phase=~"{phases}"}})'
+    return f"max by ({by}) ({seen}) or max by ({by}) (0 * {metric}{{@{scope}}})"
+
+
 def watts_of(scope: str, label: str) -> str:
     """Return the power of each job's or deployment's blades, its name under its own label.
 

@@ -6,7 +6,7 @@ from tramontane.lab.observe.boards import annotations, links, look, variables
 from tramontane.lab.observe.boards.layout import Board, Section, assemble
 from tramontane.lab.observe.boards.links import FLEET, OPERATOR, QUEUE, TRAINING
 from tramontane.lab.observe.boards.panels import Draft, gauges, graph, guide, heat, tile
-from tramontane.lab.observe.boards.queries import WINDOW, Query, ours, quantile
+from tramontane.lab.observe.boards.queries import WINDOW, Query, ours, quantile, worst
 from tramontane.lab.observe.boards.tables import Column, table
 
 _GUIDE: Final = f"""\
@@ -173,6 +173,7 @@ def _waiting() -> list[Draft]:
 def _shares() -> list[Draft]:
     share = "max by (cluster, pool, tenant) (tramontane_scheduler_tenant_gpus{@pool, kind="
     used, owed, most = (f'{share}"{kind}"}})' for kind in ("used", "guaranteed", "maximum"))
+    uses, off = f"sum by (tenant) ({used})", f"sum by (tenant) ({used} - {owed})"
     return [
         table(
             "Tenants",
@@ -193,16 +194,17 @@ def _shares() -> list[Draft]:
         ),
         graph(
             "Use by tenant",
-            "GPUs by the tenant that uses them.",
+            "GPUs of the 20 tenants that used most.",
             "none",
-            Query(f"sum by (tenant) ({used})", "{{tenant}}"),
+            Query(worst(20, uses, "tenant"), "{{tenant}}"),
             stack=True,
         ),
         graph(
             "Off the fair share",
-            "GPUs that a tenant uses above (borrowed) or below what it is owed.",
+            "GPUs that a tenant uses above (borrowed) or below what it is owed; of the 20 that"
+            " were farthest off.",
             "none",
-            Query(f"sum by (tenant) ({used} - {owed})", "{{tenant}}"),
+            Query(worst(20, off, "tenant", f"abs({off})"), "{{tenant}}"),
             least=None,
         ),
     ]

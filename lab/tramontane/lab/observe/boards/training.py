@@ -10,10 +10,19 @@ from tramontane.lab.observe.boards import annotations, links, look, variables
 from tramontane.lab.observe.boards.layout import Board, Section, assemble
 from tramontane.lab.observe.boards.links import BLADE, FLEET, POWER, QUEUE, TRAINING
 from tramontane.lab.observe.boards.panels import Draft, gauges, graph, guide, tile, timeline
-from tramontane.lab.observe.boards.queries import Query, coded, ours, quantile, watts_of
+from tramontane.lab.observe.boards.queries import (
+    Query,
+    coded,
+    in_trouble,
+    ours,
+    quantile,
+    watts_of,
+    worst,
+)
 from tramontane.lab.observe.boards.tables import BLADE_COLUMN, Column, table
 
 _BY: Final = "namespace, job"
+_JOB: Final = f"cluster, {_BY}"
 _NAME: Final = "{{namespace}}/{{job}}"
 _GUIDE: Final = f"""\
 **Pick a job** in the table, then read downwards: is it slow now, what was its time lost to, and
@@ -50,6 +59,8 @@ def _of(name: str, by: str = _BY) -> str:
 def _jobs() -> list[Draft]:
     here = links.cell(TRAINING, "Only this job", namespace="namespace", job="job")
     phase = "max by (cluster, namespace, job, phase) (tramontane_trainingjob_phase{@job})"
+    phases = coded("tramontane_trainingjob_phase", "job", "phase", look.JOB_COLOURS, _JOB)
+    trouble = in_trouble("tramontane_trainingjob_phase", "job", "Recovering|Failed", _JOB)
     return [
         table(
             "Jobs",
@@ -77,10 +88,8 @@ def _jobs() -> list[Draft]:
         ),
         timeline(
             "Phases",
-            "Phase of each job over time.",
-            Query(
-                coded("tramontane_trainingjob_phase", "job", "phase", look.JOB_COLOURS, _BY), _NAME
-            ),
+            "Phase over time of the 10 jobs that were Recovering or Failed last.",
+            Query(worst(10, phases, _JOB, trouble), _NAME),
             colours=look.JOB_COLOURS,
             width=10,
         ),
@@ -184,22 +193,32 @@ def _time() -> list[Draft]:
 
 
 def _speed() -> list[Draft]:
+    median, p99 = _of("step_time_seconds"), _of("step_time_p99_seconds")
+    age, loss = _of("checkpoint_age_seconds"), _of("loss")
+    largest = f"{_of('gpus')} and {loss}"
     return [
         graph(
             "Step time",
-            "Median and 99th percentile of a job's last steps. A p99 far above the median is a"
-            " straggler, or a slow network.",
+            "Median and 99th percentile of the last steps of the 10 jobs in which they came to lie"
+            " farthest apart. A p99 far above the median is a straggler, or a slow network.",
             "s",
-            Query(_of("step_time_seconds"), f"{_NAME} p50"),
-            Query(_of("step_time_p99_seconds"), f"{_NAME} p99"),
+            Query(worst(10, median, _JOB, f"{p99} / {median}"), f"{_NAME} p50"),
+            Query(worst(10, p99, _JOB, f"{p99} / {median}"), f"{_NAME} p99"),
         ),
-        graph("Loss", "The loss that rank 0 told.", "none", Query(_of("loss"), _NAME), least=None),
+        graph(
+            "Loss",
+            "The loss that rank 0 told, of the 20 jobs that held most GPUs.",
+            "none",
+            Query(worst(20, loss, _JOB, largest), _NAME),
+            least=None,
+        ),
         graph(
             "Age of the last checkpoint",
-            "What a fault would cost now, against the advised interval.",
+            "What a fault would cost, against the advised interval; of the 10 jobs in which it came"
+            " to most. Where none was seen yet: since the job first ran.",
             "s",
-            Query(_of("checkpoint_age_seconds"), f"{_NAME} age"),
-            Query(_of("checkpoint_advice_seconds"), f"{_NAME} advised"),
+            Query(worst(10, age, _JOB), f"{_NAME} age"),
+            Query(worst(10, _of("checkpoint_advice_seconds"), _JOB, age), f"{_NAME} advised"),
         ),
     ]
 
@@ -283,9 +302,10 @@ def _blades() -> list[Draft]:
         ),
         graph(
             "Energy of a step",
-            "Power of a job's blades times the median time of its steps.",
+            "Power of a job's blades times the median time of its steps; of the 20 jobs in which a"
+            " step cost most.",
             "joule",
-            Query(step, _NAME),
+            Query(worst(20, step, _JOB), _NAME),
             width=6,
             none="No job that steps.",
         ),
