@@ -27,7 +27,7 @@ if [ -z "$python" ]; then
   done
 fi
 if [ -z "$python" ] || ! fits "$python"; then
-  fail "Python must be one of $(tr '\n' ' ' < "$here/pythons.txt")on x86-64 Linux (got ${python:-none}); set PYTHON, or use the operator's: kubectl -n tramontane-system exec deploy/tramontane-operator -- tramontane"
+  fail "Python must be one of $(tr '\n' ' ' < "$here/pythons.txt")on x86-64 Linux (got ${python:-none}); set PYTHON, or run the image with your kubeconfig: docs/guides/air-gap.html#the-command-line"
 fi
 
 "$python" -m venv "$folder" || fail "$python must be able to make a virtual environment (install python3-venv)"

@@ -31,30 +31,34 @@ END
 say() { printf '%s\n' "load.sh: $*"; }
 fail() { printf '%s\n' "load.sh: $*" >&2; exit 1; }
 misused() { printf '%s\n' "load.sh: $*; see --help" >&2; exit 2; }
+# What follows an option: not nothing, and not the next option.
+given() { case $2 in '' | -*) misused "$1: must have $3 (got ${2:-none})" ;; esac; }
 need() { command -v "$1" >/dev/null 2>&1 || fail "$1 must be on PATH (got none); install $2"; }
 
 mode='' registry='' address=/run/containerd/containerd.sock tls=true authfile='' values=''
 while [ $# -gt 0 ]; do
   case $1 in
-    --registry) [ $# -gt 1 ] || misused "--registry: must have HOST/PATH"; mode=registry; registry=${2%/}; shift ;;
+    --registry) given "$1" "${2-}" HOST/PATH; mode=registry; registry=$2; shift ;;
     --containerd)
       mode=containerd
       case ${2-} in /*) address=$2; shift ;; esac ;;
     --check) mode=check ;;
     --plain-http) tls=false ;;
-    --authfile) [ $# -gt 1 ] || misused "--authfile: must have a file"; authfile=$2; shift ;;
-    --values) [ $# -gt 1 ] || misused "--values: must have a file"; values=$2; shift ;;
+    --authfile) given "$1" "${2-}" "a file"; authfile=$2; shift ;;
+    --values) given "$1" "${2-}" "a file"; values=$2; shift ;;
     -h|--help) usage; exit 0 ;;
     *) misused "must be one of the options (got $1)" ;;
   esac
   shift
 done
 [ -n "$mode" ] || misused "must have --registry, --containerd or --check (got none of them)"
-case $registry in *://*) misused "--registry: must be HOST/PATH without a scheme (got $registry)" ;; esac
+case $registry in *://* | /*) misused "--registry: must be HOST/PATH without a scheme (got $registry)" ;; esac
+registry=${registry%/}
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 values=${values:-values-airgap.yaml}
 case $values in /*) ;; *) values=$PWD/$values ;; esac
+case $authfile in '' | /*) ;; *) authfile=$PWD/$authfile ;; esac
 cd "$here"
 
 need sha256sum coreutils
@@ -62,6 +66,11 @@ need sha256sum coreutils
 if ! wrong=$(sha256sum --check --quiet --strict SHA256SUMS 2>&1); then
   fail "the bundle must be what SHA256SUMS says (got: $(printf '%s' "$wrong" | head -n 3 | tr '\n' ';')); fetch it again"
 fi
+# A file without a line there has been compared with nothing.
+for one in images.txt images/* chart/*; do
+  sed 's/^[^ ]* [ *]//' SHA256SUMS | grep -Fqx -- "$one" ||
+    fail "SHA256SUMS must name all that is taken from the bundle (got no line for $one); fetch it again"
+done
 say "$(wc -l < SHA256SUMS | tr -d ' ') files are whole"
 [ "$mode" != check ] || exit 0
 

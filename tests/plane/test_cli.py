@@ -96,7 +96,7 @@ async def test_a_blade_is_held_and_released(plane: Plane, tmp_path: Path) -> Non
         assert back["status"].get("reason") is None
         assert "hold ended" in await tramontane(plane, "blade", "show", one)
         # The Event is of the real API server's own selection.
-        await until(lambda: told(plane, f"blade/{one}", "HeldByPerson: Healthy to Quarantined"))
+        await until(lambda: told(plane, f"blade/{one}", "Quarantined → Healthy"))
         lines = (await tramontane(plane, "timeline", f"blade/{one}")).splitlines()
         order = [
             next(i for i, line in enumerate(lines) if part in line)

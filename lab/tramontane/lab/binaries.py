@@ -2,7 +2,7 @@
 
 Each is looked for in this order: `KUBEBUILDER_ASSETS`, the cache (`bin/`), `PATH`. What
 stands in the cache was built from exactly the go.sum of this checkout; what is found
-elsewhere must say a version that the lab was tried with.
+elsewhere must say a version that the lab was tried with, or `unfit` says why it will not do.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ Version = tuple[int, int]
 
 KUBERNETES = "1.35.4"
 MENDING = "_mended"
+_OURS = "this checkout's own build"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +56,17 @@ class Module:
 
 @dataclass(frozen=True, slots=True)
 class Binary:
-    """One command: where its source is and which foreign versions will do as well."""
+    """One command: where its source is and which foreign versions will do as well.
+
+    Attributes:
+        must_be: the versions that are usable, in words.
+    """
 
     name: str
     module: Module
     package: str
     version_args: tuple[str, ...]
+    must_be: str
     usable: Callable[[Version], bool]
     packages: int  # compiled for it on a cold cache, in the order of BINARIES
     expected_s: int  # seconds that takes on two cores
@@ -127,6 +133,7 @@ def _kubernetes(name: str, *args: str, packages: int, expected_s: int, skew: int
         MODULES["kubernetes"],
         f"k8s.io/kubernetes/cmd/{name}",
         args or ("--version",),
+        f"1.{35 - skew} to 1.{35 + skew}" if skew else "1.35",
         lambda version: version[0] == 1 and abs(version[1] - 35) <= skew,
         packages,
         expected_s,
@@ -141,6 +148,7 @@ BINARIES = {
             MODULES["etcd"],
             "go.etcd.io/etcd/server/v3",
             ("--version",),
+            "3.5 or newer",
             lambda version: version >= (3, 5),
             packages=580,
             expected_s=40,
@@ -155,6 +163,7 @@ BINARIES = {
             MODULES["kubernetes"],
             "./deviceplugin",
             ("--version",),
+            _OURS,
             lambda _: False,  # what goes by this name elsewhere is not ours
             packages=5,
             expected_s=3,
@@ -164,6 +173,7 @@ BINARIES = {
             MODULES["kwok"],
             "sigs.k8s.io/kwok/cmd/kwok",
             ("--version",),
+            _OURS,
             lambda _: False,  # elsewhere its heartbeats may stop: lab/go/kwok/_mended says why
             packages=660,
             expected_s=75,
@@ -173,6 +183,7 @@ BINARIES = {
             MODULES["coredns"],
             ".",
             ("-version",),
+            "1.11 or newer",
             lambda version: version >= (1, 11),
             packages=420,
             expected_s=80,
@@ -182,6 +193,7 @@ BINARIES = {
             MODULES["helm"],
             "helm.sh/helm/v4/cmd/helm",
             ("version", "--short"),
+            "4",
             lambda version: version[0] == 4,  # noqa: PLR2004 - Helm 4, whose flags the tests use
             packages=900,
             expected_s=180,
@@ -191,6 +203,7 @@ BINARIES = {
             MODULES["helm3"],
             "helm.sh/helm/v3/cmd/helm",
             ("version", "--short"),
+            "3",
             lambda version: version[0] == 3,  # noqa: PLR2004 - Helm 3
             packages=51,
             expected_s=15,
@@ -200,6 +213,7 @@ BINARIES = {
             MODULES["prometheus"],
             "github.com/prometheus/prometheus/cmd/promtool",
             ("--version",),
+            "3",
             lambda version: version[0] == 3,  # noqa: PLR2004 - Prometheus 3
             packages=900,
             expected_s=130,
@@ -209,6 +223,7 @@ BINARIES = {
             MODULES["prometheus"],
             "github.com/prometheus/prometheus/cmd/prometheus",
             ("--version",),
+            "3",
             lambda version: version[0] == 3,  # noqa: PLR2004 - Prometheus 3
             packages=160,
             expected_s=60,
@@ -220,14 +235,24 @@ REAL_NODES = ("kubelet", "deviceplugin", "coredns")
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kwok")
 
 
-def parse_version(text: str) -> Version | None:
-    """Return (major, minor) of the first version in what a command printed about itself.
+def version_in(text: str) -> str | None:
+    """Return the first version in what a command printed about itself.
 
-    >>> parse_version("Kubernetes v1.35.4")
+    >>> version_in("Kubernetes v1.35.4")
+    '1.35.4'
+    """
+    found = re.search(r"\bv?(\d+\.\d+\.\d+)", text)
+    return found[1] if found else None
+
+
+def minor_of(version: str) -> Version:
+    """Return (major, minor).
+
+    >>> minor_of("1.35.4")
     (1, 35)
     """
-    found = re.search(r"\bv?(\d+)\.(\d+)\.\d+", text)
-    return (int(found[1]), int(found[2])) if found else None
+    major, minor, *_ = version.split(".")
+    return int(major), int(minor)
 
 
 def bin_dir() -> Path:
@@ -243,29 +268,54 @@ def built(binary: Binary) -> Path | None:
     return path if binary.stamp_file.read_text() == binary.key() else None
 
 
-def _usable(binary: Binary, path: Path) -> bool:
-    """Ask a command on the machine for its version and tell whether it will do."""
+def _why_not(binary: Binary, path: Path) -> str:
+    """Ask a command on the machine for its version; return why it will not do, empty if it will."""
     try:
         done = subprocess.run(  # noqa: S603 - the user's own PATH
             [path, *binary.version_args], capture_output=True, text=True, timeout=20, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
-        return False
-    version = parse_version(done.stdout + done.stderr)
-    return version is not None and binary.usable(version)
+        version = None
+    else:
+        version = version_in(done.stdout + done.stderr)
+    if version is not None and binary.usable(minor_of(version)):
+        return ""
+    return f"{path} is {version or 'of an unknown version'}, must be {binary.must_be}"
+
+
+def _in_assets(name: str) -> Path | None:
+    """Return the command of that name in KUBEBUILDER_ASSETS, usable or not."""
+    assets = os.environ.get("KUBEBUILDER_ASSETS")
+    path = Path(assets) / name if assets else None
+    return path if path is not None and os.access(path, os.X_OK) else None
+
+
+def _on_path(name: str) -> Path | None:
+    """Return the command of that name on PATH, usable or not."""
+    path = shutil.which(name)
+    return Path(path) if path else None
 
 
 def find(name: str) -> Path | None:
     """Return where the command `name` is, or None when it must be built."""
     binary = BINARIES[name]
-    if assets := os.environ.get("KUBEBUILDER_ASSETS"):
-        path = Path(assets) / name
-        if os.access(path, os.X_OK) and _usable(binary, path):
-            return path
+    asset = _in_assets(name)
+    if asset is not None and not _why_not(binary, asset):
+        return asset
     if (cached := built(binary)) is not None:
         return cached
-    on_path = shutil.which(name)
-    return Path(on_path) if on_path and _usable(binary, Path(on_path)) else None
+    path = _on_path(name)
+    return path if path is not None and not _why_not(binary, path) else None
+
+
+def unfit(binary: Binary) -> Iterator[str]:
+    """Yield why what the machine has by the command's name will not do, one by one.
+
+    `/usr/bin/kubectl is 1.32.4, must be 1.34 to 1.36`
+    """
+    for path in dict.fromkeys((_in_assets(binary.name), _on_path(binary.name))):
+        if path is not None and (why := _why_not(binary, path)):
+            yield why
 
 
 def missing(names: Iterable[str] = CONTROL_PLANE) -> list[Binary]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from tramontane.lab.paths import state_dir
+from tramontane.lab.paths import own_command, state_dir
 
 _SCENARIOS = ("thousand", "tranche", "serve")
 
@@ -23,6 +23,15 @@ _folder = click.option(
     default=state_dir,
     show_default="your state folder",
     help="Where this lab keeps keys, logs and data; one lab per folder.",
+)
+# As `tramontane.cli.options` has it, which the lab may not import.
+_output = click.option(
+    "-o",
+    "--output",
+    type=click.Choice(("table", "wide", "json", "yaml")),
+    default="table",
+    show_default=True,
+    help="json, yaml: for programs.",
 )
 
 
@@ -151,13 +160,14 @@ def up(
     _run(start())
     where = "" if folder == state_dir() else f" --dir {folder}"
     first = next(iter(layout.names()), node_name(1))
-    power = f"tramontane lab power off {node_name(1)}{where}\n" if real_nodes else ""
+    ours = own_command()
+    power = f"{ours} lab power off {node_name(1)}{where}\n" if real_nodes else ""
     click.echo(
         f"\nexport KUBECONFIG={folder / 'kubeconfig'}\n"
-        f"tramontane lab status{where}\n"
-        f"tramontane lab inject {first} gpu-lost --gpu 3{where}\n"
+        f"{ours} lab status{where}\n"
+        f"{ours} lab inject {first} gpu-lost --gpu 3{where}\n"
         f"{power}"
-        f"tramontane lab down{where}"
+        f"{ours} lab down{where}"
     )
 
 
@@ -206,7 +216,7 @@ def demo(*, keep: bool, folder: Path | None, scenario: str) -> None:
 @lab.command()
 @_folder
 def down(*, folder: Path) -> None:
-    """Stop the cluster and throw its data away; the logs stay."""
+    """Stop the cluster and throw its data away, unasked: a lab is for trying. The logs stay."""
     from tramontane.lab.cluster import down as stop  # noqa: PLC0415
 
     count = stop(folder)
@@ -225,19 +235,39 @@ def kubeconfig(*, folder: Path) -> None:
 
 @lab.command()
 @_folder
-def status(*, folder: Path) -> None:
+@_output
+def status(*, folder: Path, output: str) -> None:
     """Show the processes, the blades by state, and the faults."""
     from tramontane.lab.description import Description  # noqa: PLC0415
     from tramontane.lab.processes import Processes, alive, rss_mib  # noqa: PLC0415
 
     description = Description.load(folder)
-    for record in Processes.load(folder).records:
-        state = f"{rss_mib(record.pid):6.0f} MiB" if alive(record) else "     ENDED"
-        click.echo(f"{record.name:26} {record.pid:8} {state}  {record.log}")
-    _run(_show_blades(folder, description))
+    processes = [
+        {
+            "name": one.name,
+            "pid": one.pid,
+            "memoryMiB": round(rss_mib(one.pid)) if alive(one) else None,
+            "log": one.log,
+        }
+        for one in Processes.load(folder).records
+    ]
+    for_people = output not in {"json", "yaml"}
+    # First of all: what does not answer below may be what has ended.
+    for one in processes if for_people else ():
+        state = "     ENDED" if one["memoryMiB"] is None else f"{one['memoryMiB']:6} MiB"
+        click.echo(f"{one['name']:26} {one['pid']:8} {state}  {one['log']}")
+
+    async def said() -> None:
+        hall = await _hall(folder, description)
+        if for_people:
+            _say(hall)
+        else:
+            _say_to_programs({"processes": processes, **hall}, output)
+
+    _run(said())
 
 
-async def _show_blades(folder: Path, description: Any) -> None:
+async def _hall(folder: Path, description: Any) -> dict[str, Any]:
     from tramontane.kube.client import Client  # noqa: PLC0415
     from tramontane.kube.resources import BLADES, NODES  # noqa: PLC0415
     from tramontane.lab.fleet import is_ready  # noqa: PLC0415
@@ -246,14 +276,34 @@ async def _show_blades(folder: Path, description: Any) -> None:
     async with await Client.connect(folder / "kubeconfig") as client:
         nodes = await client.list_all(NODES)
         blades = await client.list_all(BLADES)
-    ready = sum(map(is_ready, nodes))
-    click.echo(f"\nnodes   {ready} Ready, {len(nodes) - ready} not")
-    states = Counter(blade.get("status", {}).get("state", "without state") for blade in blades)
-    said = ", ".join(f"{count} {state}" for state, count in states.most_common())
-    click.echo(f"blades  {said or 'none (is there a NodePool?)'}")
     async with Remote(folder, description) as remote:
-        for blade, faults in (await remote.faults()).items():
-            click.echo(f"fault   {blade}: {', '.join(faults)}")
+        faults = await remote.faults()
+    ready = sum(map(is_ready, nodes))
+    states = Counter(blade.get("status", {}).get("state", "without state") for blade in blades)
+    return {
+        "nodes": {"ready": ready, "notReady": len(nodes) - ready},
+        "blades": dict(states.most_common()),
+        "faults": faults,
+    }
+
+
+def _say(hall: dict[str, Any]) -> None:
+    click.echo(f"\nnodes   {hall['nodes']['ready']} Ready, {hall['nodes']['notReady']} not")
+    states = ", ".join(f"{count} {state}" for state, count in hall["blades"].items())
+    click.echo(f"blades  {states or 'none (is there a NodePool?)'}")
+    for blade, faults in hall["faults"].items():
+        click.echo(f"fault   {blade}: {', '.join(faults)}")
+
+
+def _say_to_programs(content: dict[str, Any], output: str) -> None:
+    import json  # noqa: PLC0415
+
+    import yaml  # noqa: PLC0415
+
+    if output == "json":
+        click.echo(json.dumps(content, indent=4))
+    else:
+        click.echo(yaml.safe_dump(content, sort_keys=False), nl=False)
 
 
 class _Inject(click.Command):

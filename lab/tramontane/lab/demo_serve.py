@@ -25,7 +25,7 @@ from tramontane.lab.cluster import Lab, Setup, pool_of
 from tramontane.lab.faults import parse_fault
 from tramontane.lab.fleet import Layout
 from tramontane.lab.invariants import Violation
-from tramontane.lab.nodes.machine import PACKAGES, lacking
+from tramontane.lab.nodes.machine import INSTALL, lacking
 from tramontane.lab.paths import LabError
 from tramontane.lab.scenario import Findings, play
 from tramontane.lab.serving import promises
@@ -81,8 +81,8 @@ def check_machine() -> None:
     if lacks := lacking():
         raise LabError(
             f"demo serve: the machine must be able to run real kubelets (it lacks "
-            f"{', '.join(lacks)}); run it as root after `apt-get install {PACKAGES}`; the other "
-            "scenarios need none of this"
+            f"{', '.join(lacks)}); run it as root after `{INSTALL}`; the other scenarios "
+            "need none of this"
         )
 
 

@@ -4,6 +4,8 @@ One `go build` per module, so that commands of one module share the packages the
 common. Debug information is left out at the compiler, not only at the linker: that saves a
 fifth of the time. `go build -v` names each package when it has been compiled; against the
 known number of them that is a true progress bar.
+
+One process builds at a time. It writes into the lock file how far it is, for those that wait.
 """
 
 import fcntl
@@ -18,13 +20,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TextIO
 
-from tramontane.lab.binaries import BINARIES, MENDING, Binary, Module, bin_dir, built
+from tramontane.lab.binaries import BINARIES, MENDING, Binary, Module, bin_dir, built, unfit
 from tramontane.lab.paths import LabError, cache_dir
 
 _TAIL_LINES = 25
 _PLAIN_EVERY_S = 20.0
+# How often the lock file is written, and tried by those that wait for it.
+_LOCK_EVERY_S = 1.0
 _ENVIRONMENT = {"CGO_ENABLED": "0", "GOWORK": "off"}
 
 
@@ -52,9 +56,34 @@ class PlainProgress:
         if now - self._said < _PLAIN_EVERY_S:
             return
         self._said = now
-        percent = min(99, 100 * done // self._total)
-        took = _clock(now - self._started)
-        _say(f"{percent} % after {took}, {note}")
+        _say(_how_far(done, self._total, now - self._started, note))
+
+
+class LockProgress:
+    """Write into the lock file what a build does and how far it is; show it as another does."""
+
+    def __init__(self, lock: TextIO, names: Sequence[str], total: int, shown: Progress) -> None:
+        self._lock = lock
+        self._who = f"process {os.getpid()} builds {', '.join(names)}"
+        self._total = total
+        self._shown = shown
+        self._started = self._written = time.monotonic()
+        _write(lock, self._who)
+
+    def step(self, done: int, note: str) -> None:
+        """Show it, and write it down if what is written is old enough."""
+        self._shown.step(done, note)
+        now = time.monotonic()
+        if now - self._written < _LOCK_EVERY_S:
+            return
+        self._written = now
+        far = _how_far(done, self._total, now - self._started, note)
+        _write(self._lock, f"{self._who}: {far}")
+
+
+def _how_far(done: int, total: int, took_s: float, note: str) -> str:
+    """Return how far a build is: `43 % after 1:12, kubernetes: k8s.io/api/core/v1`."""
+    return f"{min(99, 100 * done // total)} % after {_clock(took_s)}, {note}"
 
 
 @contextmanager
@@ -98,16 +127,40 @@ def _clock(seconds: float) -> str:
 
 
 @contextmanager
-def _lock() -> Iterator[None]:
-    """Let one process build at a time; say so when another one is at it."""
+def _lock() -> Iterator[TextIO]:
+    """Let one process build at a time; say how far another one is that is at it."""
     cache_dir().mkdir(parents=True, exist_ok=True)
-    with (cache_dir() / "build.lock").open("w") as lock:
+    with (cache_dir() / "build.lock").open("a+") as lock:  # not "w": another may have written in it
+        _wait_for(lock)
+        try:
+            _write(lock, "")
+            yield lock
+        finally:
+            _write(lock, "")
+
+
+def _wait_for(lock: TextIO) -> None:
+    """Take the lock; as long as another process has it, say now and then what that one does."""
+    said: float | None = None
+    while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            _say("another process is building; waiting")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+            now = time.monotonic()
+            if said is None or now - said >= _PLAIN_EVERY_S:
+                said = now
+                lock.seek(0)
+                _say(f"waiting: {lock.read() or 'another process is building'}")
+            time.sleep(_LOCK_EVERY_S)
+        else:
+            return
+
+
+def _write(lock: TextIO, text: str) -> None:
+    """Let the lock file hold this and nothing else."""
+    lock.truncate(0)
+    lock.write(text)
+    lock.flush()
 
 
 def build(binaries: Sequence[Binary]) -> None:
@@ -118,20 +171,26 @@ def build(binaries: Sequence[Binary]) -> None:
     """
     go = shutil.which("go")
     if go is None:
-        names = ", ".join(binary.name for binary in binaries)
+        absent = ", ".join(binary.name for binary in binaries)
+        got = "; ".join((*(why for binary in binaries for why in unfit(binary)), "no `go` on PATH"))
         raise BuildFailed(
-            f"{names}: must be on this machine or be built with Go 1.26 or newer (got no `go`"
-            " on PATH); install Go, or point KUBEBUILDER_ASSETS at a folder that has them"
+            f"{absent}: must be on this machine or be built with Go 1.26 or newer (got {got});"
+            " install Go, or point KUBEBUILDER_ASSETS at a folder that has them"
         )
-    with _lock():
+    with _lock() as lock:
         wanted = [
             binary for binary in BINARIES.values() if binary in binaries and not built(binary)
         ]
         if not wanted:
             return
+        for binary in wanted:
+            for why in unfit(binary):
+                _say(f"{binary.name}: {why}; building")
         total = sum(binary.packages for binary in wanted)
         expected_s = sum(binary.expected_s for binary in wanted)
-        with _progress(total, expected_s, [binary.name for binary in wanted]) as progress:
+        names = [binary.name for binary in wanted]
+        with _progress(total, expected_s, names) as shown:
+            progress = LockProgress(lock, names, total, shown)
             done = 0
             for _, group in groupby(wanted, key=lambda binary: binary.module.name):
                 together = list(group)

@@ -5,6 +5,9 @@
 """
 
 import os
+import shlex
+import shutil
+import sys
 from pathlib import Path
 
 from tramontane.api.errors import TramontaneError
@@ -28,6 +31,16 @@ def state_dir() -> Path:
     """Return the folder of the lab that `tramontane lab up` starts when told no other."""
     base = os.environ.get("XDG_STATE_HOME")
     return (Path(base) if base else Path.home() / ".local" / "state") / "tramontane" / "lab"
+
+
+def own_command() -> str:
+    """Return how a person calls the `tramontane` that runs: by its path where PATH has no such."""
+    name, own = "tramontane", Path(sys.argv[0])
+    if own.name != name or not own.is_file():  # a test, a plugin of kubectl
+        return name
+    found = shutil.which(name)
+    known = found is not None and own.samefile(found)
+    return name if known else shlex.quote(str(own.absolute()))
 
 
 def crd_dir() -> Path:

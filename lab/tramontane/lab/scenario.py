@@ -4,6 +4,7 @@ A story gets the running lab and a bystander (`watcher`), and returns what it fo
 status is 0 only if every invariant held.
 """
 
+import shlex
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from tramontane.lab.cluster import Lab, Setup
 from tramontane.lab.invariants import Violation
+from tramontane.lab.paths import own_command
 from tramontane.lab.processes import rss_mib
 from tramontane.lab.timeline import Timeline, measured
 from tramontane.lab.watcher import Watcher, watching
@@ -64,16 +66,20 @@ async def play(
     _report(lab, console, findings)
     await lab.close()
     if keep:
-        console.print(
-            f"\nThe cluster stays up.\n  export KUBECONFIG={lab.plane.kubeconfig}\n"
-            + "".join(f"  {line}\n" for line in look)
-            + f"  tramontane lab down --dir {folder}",
-            soft_wrap=True,
-            highlight=False,
-        )
+        console.print(staying(folder, lab.plane.kubeconfig, look), soft_wrap=True, highlight=False)
     else:
         lab.stop()
     return 1 if findings.violations else 0
+
+
+def staying(folder: Path, kubeconfig: Path, look: Sequence[str]) -> str:
+    """Return what to type to look at a cluster that stays up, and to end it."""
+    lines = (
+        f"export KUBECONFIG={shlex.quote(str(kubeconfig))}",
+        *look,
+        f"{own_command()} lab down --dir {shlex.quote(str(folder))}",
+    )
+    return "\nThe cluster stays up.\n" + "\n".join(f"  {line}" for line in lines)
 
 
 def _report(lab: Lab, console: Console, found: Findings) -> None:

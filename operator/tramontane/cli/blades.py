@@ -89,6 +89,7 @@ def quarantine(
     cluster: options.Cluster,
     yes: bool,
     dry_run: bool,
+    output: str,
 ) -> None:
     """Take blades out of work: nothing new starts there, what trains may end, what serves moves.
 
@@ -96,23 +97,25 @@ def quarantine(
     who uses the blades, and what is left of budget and spares.
     """
     from tramontane.cli import bladeword, changes, effects, session, wishes  # noqa: PLC0415
+    from tramontane.kube.resources import BLADES  # noqa: PLC0415
 
     who = session.person(by, cluster)
     names = _plain(names)
     scene = session.run(cluster, lambda client: bladeword.look(client, names, with_uses=True))
     plan = effects.hold(scene.blades, scene.uses, scene.pools, reason, who)
-    if not changes.agreed(plan, yes=yes, dry_run=dry_run):
+    if not changes.agreed(plan, yes=yes, dry_run=dry_run, output=output):
         return
 
     def word(one: "Blade") -> Any:
         return wishes.hold(one, reason, who, time.time())
 
     session.run(cluster, lambda client: bladeword.write(client, names, word))
-    for name in names:
-        click.echo(f"Blade {name}: held by {who}: {reason}")
-    click.echo(
-        "No new work starts there; gangs that train stay until they end, replicas of models move.\n"
-        f'Undo: tramontane release {" ".join(names)} --reason "…"'
+    changes.show(
+        output,
+        plan,
+        [changes.Done(BLADES.kind, name, f"held by {who}: {reason}") for name in names],
+        "No new work starts there; gangs that train stay until they end, replicas of models move.",
+        f'Undo: tramontane release {" ".join(names)} --reason "…"',
     )
 
 
@@ -137,24 +140,27 @@ def release(
     cluster: options.Cluster,
     yes: bool,
     dry_run: bool,
+    output: str,
 ) -> None:
     """Take blades back: ends a hold, a quarantine, a failed test or an RMA until now.
 
     A fault that the blade's agent still reports takes it out again.
     """
     from tramontane.cli import bladeword, changes, effects, session, wishes  # noqa: PLC0415
+    from tramontane.kube.resources import BLADES  # noqa: PLC0415
 
     who = session.person(by, cluster)
     names = _plain(names)
     scene = session.run(cluster, lambda client: bladeword.look(client, names))
-    out = [one for one in scene.blades if not wishes.is_working(one)]
-    for one in scene.blades:
-        if one not in out:
-            click.echo(f"Blade {one.metadata.name}: Healthy already; left as it is")
-    if not out:
+    fine = [one.metadata.name for one in scene.blades if wishes.is_working(one)]
+    left = f"{effects.HEALTHY}; left as it is"
+    told = [changes.Done(BLADES.kind, name, left, written=False) for name in fine]
+    outs = tuple(name for name in names if name not in fine)
+    if not outs:
+        changes.show(output, None, told)
         return
-    plan = effects.release(out, scene.pools, reason, who, skip_burn_in=skip_burn_in)
-    if not changes.agreed(plan, yes=yes, dry_run=dry_run):
+    plan = effects.release(scene.blades, scene.pools, reason, who, skip_burn_in=skip_burn_in)
+    if not changes.agreed(plan, yes=yes, dry_run=dry_run, output=output):
         return
 
     def word(one: "Blade") -> Any:
@@ -162,18 +168,13 @@ def release(
             return None
         return wishes.release(one, reason, who, time.time(), skip_burn_in=skip_burn_in)
 
-    outs = tuple(one.metadata.name for one in out)
     done = session.run(cluster, lambda client: bladeword.write(client, outs, word))
     for name in outs:
-        told = f"released by {who}: {reason}" if name in done else "Healthy by now; left as it is"
-        click.echo(f"Blade {name}: {told}")
-    if done:
-        tests = (
-            "at once, untested" if skip_burn_in else "when it has passed what tests its pool has"
-        )
-        click.echo(
-            f'It works again {tests}.\nUndo: tramontane quarantine {" ".join(done)} --reason "…"'
-        )
+        message = f"released by {who}: {reason}" if name in done else left
+        told.append(changes.Done(BLADES.kind, name, message, written=name in done))
+    tests = "at once, untested" if skip_burn_in else "when it has passed what tests its pool has"
+    undo = f'Undo: tramontane quarantine {" ".join(done)} --reason "…"'
+    changes.show(output, plan, told, *((f"It works again {tests}.", undo) if done else ()))
 
 
 blade.add_command(quarantine, "hold")

@@ -75,6 +75,7 @@ def close(
     cluster: options.Cluster,
     yes: bool,
     dry_run: bool,
+    output: str,
 ) -> None:
     """Close the breaker: faults take blades out again, counted from now."""
     from tramontane.api.nodepool import NodePool  # noqa: PLC0415
@@ -83,11 +84,15 @@ def close(
 
     who = session.person(by, cluster)
     found, blades = session.run(cluster, lambda client: _look(client, pool))
+
+    def left(why: str) -> changes.Done:
+        return changes.Done(NODEPOOLS.kind, pool, f"{why}; left as it is", written=False)
+
     if wishes.close_breaker(found, reason, who, time.time()) is None:
-        click.echo(f"NodePool {pool}: the breaker is closed; left as it is")
+        changes.show(output, None, [left("the breaker is closed")])
         return
     plan = effects.close_breaker(found, blades, reason, who)
-    if not changes.agreed(plan, yes=yes, dry_run=dry_run):
+    if not changes.agreed(plan, yes=yes, dry_run=dry_run, output=output):
         return
 
     async def work(client: "Client") -> bool:
@@ -99,17 +104,19 @@ def close(
         return patch is not None
 
     if not session.run(cluster, work):
-        click.echo(f"NodePool {pool}: somebody has closed the breaker; left as it is")
+        changes.show(output, plan, [left("somebody has closed the breaker")])
         return
     opened = found.status.breaker
     rule = found.spec.remediation.breaker
     why = f" ({opened.reason})" if opened is not None and opened.reason else ""
-    click.echo(
-        f"NodePool {pool}: breaker closed by {who}{why}\n"
-        f"Faults take blades out again; {rule.threshold} within {rule.window} open it again.\n"
+    changes.show(
+        output,
+        plan,
+        [changes.Done(NODEPOOLS.kind, pool, f"breaker closed by {who}{why}")],
+        f"Faults take blades out again; {rule.threshold} within {rule.window} open it again.",
         "To stop them altogether: "
         f"kubectl patch nodepool {pool} --type merge "
-        '-p \'{"spec":{"remediation":{"mode":"DryRun"}}}\''
+        '-p \'{"spec":{"remediation":{"mode":"DryRun"}}}\'',
     )
 
 

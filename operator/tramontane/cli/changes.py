@@ -6,11 +6,15 @@
 | any      | yes   | no        | the plan is shown and done                            |
 | yes      | no    | no        | the plan is shown, a person is asked; no is status 1  |
 | no       | no    | no        | the plan is shown; nothing is written; status 2       |
+
+Plan and question are for people, on standard error. Standard output says what was done; to programs
+it is one object, `{"plan": …, "result": […]}`, and after a dry run the result is empty.
 """
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import click
 
@@ -20,16 +24,28 @@ from tramontane.cli.tables import Table
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Hold what a change writes and what follows from it, for people."""
+    """Hold what a change writes and what follows from it: for people, and for programs."""
 
     lines: tuple[str, ...]
     tables: Sequence[Table] = ()
+    content: Mapping[str, Any] = field(default_factory=dict)
 
 
-def agreed(plan: Plan, *, yes: bool, dry_run: bool) -> bool:
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Hold what became of one object; `message` begins in lower case, as after its name."""
+
+    kind: str
+    name: str
+    message: str
+    written: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}: {self.message}"
+
+
+def agreed(plan: Plan, *, yes: bool, dry_run: bool, output: str) -> bool:
     """Show the plan; return whether to do it.
-
-    It goes to standard error, so that standard output says what was done.
 
     Raises:
         click.UsageError: there is nobody to ask.
@@ -41,6 +57,7 @@ def agreed(plan: Plan, *, yes: bool, dry_run: bool) -> bool:
     click.echo(err=True)
     if dry_run:
         click.echo("dry run: nothing is written", err=True)
+        show(output, plan, [])
         return False
     if yes:
         return True
@@ -53,3 +70,15 @@ def agreed(plan: Plan, *, yes: bool, dry_run: bool) -> bool:
         click.echo("nothing is written", err=True)
         raise click.Abort
     return True
+
+
+def show(output: str, plan: Plan | None, done: Sequence[Done], *more: str) -> None:
+    """Print what was done, and to people `more` below it; no plan where nothing was to be done."""
+    tables.show_answer(
+        output,
+        lambda: {
+            "plan": None if plan is None else dict(plan.content),
+            "result": [asdict(one) for one in done],
+        },
+        lambda: ([*map(str, done), *more], []),
+    )

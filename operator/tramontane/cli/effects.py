@@ -5,8 +5,9 @@ says what they would have said.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tramontane.api.blade import Blade, BladeState
 from tramontane.api.nodepool import BladeCounts, NodePool, RemediationMode
@@ -20,6 +21,10 @@ from tramontane.controllers.nodepool.budget import is_out
 # What ends by itself, and by no word of a person.
 BY_ITSELF = frozenset({BladeState.LOST, BladeState.UNKNOWN})
 COMES_BACK = "its Node is Ready and its agent reports"
+# What is said of a blade that no release is written to.
+HEALTHY = "Healthy already"
+
+Raw = dict[str, Any]
 
 _MOST_SHOWN = 20
 _CELL = 60
@@ -48,6 +53,15 @@ class Use:
             parts.append("pods not known")
         return ", ".join(parts) or "nothing"
 
+    def to_dict(self) -> Raw:
+        """Return it for programs."""
+        return {
+            "gangs": list(self.gangs),
+            "spareOf": list(self.spare_of),
+            "pods": None if self.pods is None else list(self.pods),
+            "replicas": list(self.replicas),
+        }
+
 
 def hold(
     blades: Sequence[Blade],
@@ -64,15 +78,24 @@ def hold(
     mine = [uses.get(one.metadata.name, Use()) for one in blades]
     moving = {key for use in mine for key in use.replicas}
     staying = {key for use in mine for key in use.gangs} - moving
+    after = list(_after(blades, uses, pools))
     lines = facts(
         [
             ("Will write", f"spec.hold on {counted(len(blades), 'blade')}: {reason} (by {by})"),
-            *_pools(blades, uses, pools),
+            *(fact for one in after for fact in _told(one, pools.get(one["name"]))),
             ("New work", "none starts there until they are released"),
             ("Running work", _running(len(staying), len(moving))),
         ]
     )
-    return Plan(tuple(lines), [_table(("BLADE", "STATE", "IN USE BY", "HELD ALREADY"), rows)])
+    content = {
+        "hold": {"reason": reason, "by": by},
+        "blades": [
+            _blade(one) | {"inUseBy": use.to_dict()} for one, use in zip(blades, mine, strict=True)
+        ],
+        "pools": after,
+    }
+    headings = ("BLADE", "STATE", "IN USE BY", "HELD ALREADY")
+    return Plan(tuple(lines), [_table(headings, rows)], content)
 
 
 def release(
@@ -84,16 +107,21 @@ def release(
     skip_burn_in: bool,
 ) -> Plan:
     """Return what it means to take the blades back."""
-    rows = [(one.metadata.name, _state(one), _ended(one), _open_faults(one)) for one in blades]
-    still = sum(bool(_open_faults(one)) for one in blades)
-    tests = [
-        (f"Tests in {name}", "none: skipped" if skip_burn_in else _tests(pools.get(name)))
-        for name in sorted({one.spec.pool for one in blades})
+    working = [one.metadata.name for one in blades if wishes.is_working(one)]
+    blades = [one for one in blades if one.metadata.name not in working]
+    rows = [
+        (one.metadata.name, _state(one), _ended(one), ", ".join(_open_faults(one)))
+        for one in blades
     ]
+    still = sum(bool(_open_faults(one)) for one in blades)
+    names = sorted({one.spec.pool for one in blades})
+    tests = {name: [] if skip_burn_in else _tests(pools.get(name)) for name in names}
+    untested = "none: skipped" if skip_burn_in else "none: a clean report will do"
     lines = facts(
         [
             ("Will write", f"spec.release on {counted(len(blades), 'blade')}: {reason} (by {by})"),
-            *tests,
+            ("Will leave", f"{', '.join(working)}: {HEALTHY}" if working else ""),
+            *((f"Tests in {name}", ", ".join(steps) or untested) for name, steps in tests.items()),
             (
                 "Open faults",
                 f"on {counted(still, 'blade')}: what the report still shows takes a blade out again"
@@ -102,8 +130,14 @@ def release(
             ),
         ]
     )
+    content = {
+        "release": {"reason": reason, "by": by, "skipBurnIn": skip_burn_in},
+        "blades": [_blade(one) | {"openFaults": _open_faults(one)} for one in blades],
+        "left": working,
+        "tests": tests,
+    }
     headings = ("BLADE", "STATE", "IT ENDS", "OPEN FAULTS")
-    return Plan(tuple(lines), [_table(headings, rows)])
+    return Plan(tuple(lines), [_table(headings, rows)], content)
 
 
 def close_breaker(pool: NodePool, blades: Iterable[Blade], reason: str | None, by: str) -> Plan:
@@ -111,22 +145,22 @@ def close_breaker(pool: NodePool, blades: Iterable[Blade], reason: str | None, b
     blades = list(blades)
     waiting = [one for one in blades if one.status.reason is BladeReason.BREAKER_OPEN]
     opened = pool.status.breaker
-    room = _limit(pool, len(blades)) - out_of(pool)
+    room = max(0, _limit(pool, len(blades)) - out_of(pool))
     rule = pool.spec.remediation.breaker
     mode = pool.spec.remediation.mode
     acts = mode is RemediationMode.AUTO
+    count = min(len(waiting), room) if acts else 0
     lines = facts(
         [
             ("Will write", f"breaker closed on NodePool {pool.metadata.name} (by {by})"),
             ("Reason", reason or ""),
             ("Opened by", (opened.reason or "") if opened is not None else ""),
-            ("Budget", f"{max(0, room)} more may be out; {budget(pool, len(blades))}"),
+            ("Budget", f"{room} more may be out; {budget(pool, len(blades))}"),
             (
                 "Then go out",
                 "none: no blade waits behind it"
                 if not waiting
-                else f"{min(len(waiting), max(0, room))} of {counted(len(waiting), 'blade')} "
-                "behind it"
+                else f"{count} of {counted(len(waiting), 'blade')} behind it"
                 if acts
                 else f"none: remediation.mode is {mode}",
             ),
@@ -134,7 +168,17 @@ def close_breaker(pool: NodePool, blades: Iterable[Blade], reason: str | None, b
         ]
     )
     rows = [bladeview.short_row(one) for one in waiting]
-    return Plan(tuple(lines), [_table(bladeview.SHORT, rows)] if rows else [])
+    content = {
+        "pool": pool.metadata.name,
+        "close": {"reason": reason, "by": by},
+        "breaker": opened.to_dict() if opened is not None else None,
+        "opensAgain": {"threshold": rule.threshold, "window": rule.window},
+        "mode": mode.value,
+        "roomInBudget": room,
+        "blades": [_blade(one) for one in waiting],
+        "thenGoOut": count,
+    }
+    return Plan(tuple(lines), [_table(bladeview.SHORT, rows)] if rows else [], content)
 
 
 def out_of(pool: NodePool) -> int:
@@ -143,29 +187,38 @@ def out_of(pool: NodePool) -> int:
     return counts.quarantined + counts.repairing + counts.rma + counts.unknown + counts.lost
 
 
-def _pools(
+def _after(
     blades: Sequence[Blade], uses: Mapping[str, Use], pools: Mapping[str, NodePool]
-) -> Iterable[tuple[str, str]]:
-    """Yield, for each pool, what becomes of its budget and its spares."""
+) -> Iterator[Raw]:
+    """Yield what becomes of each pool's budget and spares; the name alone where it is unknown."""
     for name, count in sorted(Counter(one.spec.pool for one in blades).items()):
         pool = pools.get(name)
         if pool is None:
-            yield (f"Pool {name}", "not known")
+            yield {"name": name}
             continue
         mine = [one for one in blades if one.spec.pool == name]
-        fresh = sum(not _is_out(one) for one in mine)
         total = (pool.status.blades or BladeCounts()).total or count
-        after = out_of(pool) + fresh
-        limit = _limit(pool, total)
-        over = f": {after - limit} beyond it, so no fault takes another" if after > limit else ""
-        yield (f"Pool {name}", f"{after} of {total} out after it; {budget(pool, total)}{over}")
+        out = out_of(pool) + sum(not _is_out(one) for one in mine)
+        after: Raw = {"name": name, "total": total, "out": out, "budget": _limit(pool, total)}
         spares = pool.status.spares
-        if spares is None or not spares.target:
-            continue
-        free = sum(_is_free(one, uses) for one in mine)
-        left = max(0, spares.ready - free)
-        short = f": {spares.target - left} too few" if left < spares.target else ""
-        yield ("Spares", f"{left} ready of {spares.target} after it{short}")
+        if spares is not None and spares.target:
+            free = sum(_is_free(one, uses) for one in mine)
+            after["spares"] = {"target": spares.target, "ready": max(0, spares.ready - free)}
+        yield after
+
+
+def _told(after: Raw, pool: NodePool | None) -> Iterator[tuple[str, str]]:
+    """Yield in words what becomes of a pool."""
+    if pool is None:
+        yield (f"Pool {after['name']}", "not known")
+        return
+    out, total, beyond = after["out"], after["total"], after["out"] - after["budget"]
+    over = f": {beyond} beyond it, so no fault takes another" if beyond > 0 else ""
+    yield (f"Pool {after['name']}", f"{out} of {total} out after it; {budget(pool, total)}{over}")
+    if spares := after.get("spares"):
+        short = spares["target"] - spares["ready"]
+        few = f": {short} too few" if short > 0 else ""
+        yield ("Spares", f"{spares['ready']} ready of {spares['target']} after it{few}")
 
 
 def _is_free(blade: Blade, uses: Mapping[str, Use]) -> bool:
@@ -189,16 +242,27 @@ def budget(pool: NodePool, total: int) -> str:
     return f"the budget is {_limit(pool, total)}{share}"
 
 
-def _tests(pool: NodePool | None) -> str:
+def _tests(pool: NodePool | None) -> list[str]:
     asked = pool.spec.qualification if pool is not None else None
     if asked is None:
-        return "none: a clean report will do"
+        return []
     steps = [
         f"soak {asked.soak}" if asked.soak else "",
         "burn-in" if asked.burn_in is not None else "",
         "collective" if asked.collective is not None else "",
     ]
-    return ", ".join(filter(None, steps)) or "none: a clean report will do"
+    return list(filter(None, steps))
+
+
+def _blade(blade: Blade) -> Raw:
+    """Return a blade for programs: the hold is there where it is in force."""
+    spec, status = blade.spec, blade.status.to_dict()
+    return {
+        "name": blade.metadata.name,
+        "pool": spec.pool,
+        **{key: status[key] for key in ("state", "reason", "message") if key in status},
+        **({"hold": spec.hold.to_dict()} if spec.hold and wishes.is_held(blade) else {}),
+    }
 
 
 def _state(blade: Blade) -> str:
@@ -219,14 +283,14 @@ def _ended(blade: Blade) -> str:
     return cut(blade.status.message or "", _CELL)
 
 
-def _open_faults(blade: Blade) -> str:
+def _open_faults(blade: Blade) -> list[str]:
     report = blade.status.report
     codes = dict.fromkeys(
         one.code
         for one in (report.faults if report is not None else ())
         if one.severity not in {"None", "Info"}
     )
-    return ", ".join(codes)
+    return list(codes)
 
 
 def _table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:

@@ -139,8 +139,8 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Show the plan, and writ
 
 
 def changing(function: FC) -> FC:
-    """Give a command that writes `--yes` and `--dry-run`."""
-    return _yes(_dry_run(function))
+    """Give a command that writes `--yes`, `--dry-run` and `--output`."""
+    return _yes(_dry_run(output(function)))
 
 
 def no_color(function: FC) -> FC:

@@ -10,7 +10,7 @@ from tramontane.api.gang import Gang
 from tramontane.api.inferencedeployment import InferenceDeployment
 from tramontane.api.nodepool import NodePool
 from tramontane.api.trainingjob import TrainingJob
-from tramontane.cli import happenings, objects
+from tramontane.cli import happenings, objects, timelineblade
 from tramontane.cli.happenings import Happening
 from tramontane.kube.client import Client, Forbidden, NotFound
 from tramontane.kube.resources import (
@@ -33,7 +33,7 @@ _OF: Mapping[Resource, Callable[[Raw], Iterator[Happening]]] = {
         InferenceDeployment.model_validate(raw)
     ),
     GANGS: lambda raw: happenings.of_gang(Gang.model_validate(raw)),
-    BLADES: lambda raw: happenings.of_blade(Blade.model_validate(raw)),
+    BLADES: lambda raw: timelineblade.of_blade(Blade.model_validate(raw)),
     NODEPOOLS: lambda raw: happenings.of_pool(NodePool.model_validate(raw)),
 }
 
@@ -70,7 +70,8 @@ def told(found: Found) -> Iterator[Happening]:
         yield from itertools.islice(own, 1)  # submitted, before it was placed
         yield from itertools.islice(_OF[GANGS](found.gang), 1, None)
     yield from own
-    yield from happenings.of_events(found.events)
+    of_events = timelineblade.of_events if found.kind is BLADES else happenings.of_events
+    yield from of_events(found.events)
 
 
 def end_of(found: Found, now: float) -> list[str]:

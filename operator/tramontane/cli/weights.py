@@ -8,6 +8,7 @@ and with 1 where that cannot be told. Everything heavy is imported inside the co
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -30,32 +31,45 @@ def weights() -> None:
 
 @weights.command()
 @click.argument("directory", type=_DIRECTORY)
-def digest(*, directory: Path) -> None:
+@options.output
+def digest(*, directory: Path, output: str) -> None:
     """Print the digest for model.digest: that of the manifest of all files.
 
     A saved manifest must agree with the files.
     """
-    click.echo(_digest_of(directory))
+    text = _digest_of(directory)
+    _show(output, text, digest=text)
 
 
 @weights.command()
 @click.argument("directory", type=_DIRECTORY)
-@click.option("--dry-run", is_flag=True, help="Print the manifest instead of saving it.")
-def manifest(*, directory: Path, dry_run: bool) -> None:
-    """Save the manifest beside the weights, so that a mismatch names the file.
+@options.changing
+def manifest(*, directory: Path, yes: bool, dry_run: bool, output: str) -> None:
+    """Save the manifest beside the weights, so that a mismatch names the file; print the digest.
 
-    An old one is replaced. Prints the digest.
+    A dry run prints the manifest. Before another one is replaced you are asked.
     """
+    from tramontane.cli import changes, tables  # noqa: PLC0415
     from tramontane.controllers.inferencedeployment.podfiles import weightfiles  # noqa: PLC0415
 
     with _explained():
         root = str(directory)
-        text = weightfiles.manifest_of(weightfiles.entries(root, weightfiles.sizes(root)))
-        if dry_run:
-            click.echo(text, nl=False)
-            return
-        weightfiles.write_manifest(root, text)
-    click.echo(weightfiles.digest_of(text))
+        listed = weightfiles.entries(root, weightfiles.sizes(root))
+        text = weightfiles.manifest_of(listed)
+        if not dry_run:
+            if other := _otherwise(root, text):
+                what = f"{directory / weightfiles.MANIFEST}, in place of the one that is there"
+                lines = tables.facts([("Will write", what), ("It differs", other)])
+                changes.agreed(changes.Plan(tuple(lines)), yes=yes, dry_run=False, output=output)
+            weightfiles.write_manifest(root, text)
+    is_digest = weightfiles.digest_of(text)
+    _show(
+        output,
+        text.rstrip("\n") if dry_run else is_digest,
+        digest=is_digest,
+        files=[one._asdict() for one in listed],
+        written=not dry_run,
+    )
 
 
 @weights.command()
@@ -66,7 +80,8 @@ def manifest(*, directory: Path, dry_run: bool) -> None:
     required=True,
     help="Private Ed25519 key in PEM: openssl genpkey -algorithm ed25519 -out key.pem",
 )
-def sign(*, what: str, key: Path) -> None:
+@options.output
+def sign(*, what: str, key: Path, output: str) -> None:
     """Print the signature for model.verify.signature: of a directory's digest, or of a digest."""
     from tramontane.controllers.inferencedeployment import signing  # noqa: PLC0415
     from tramontane.controllers.inferencedeployment.podfiles import weightfiles  # noqa: PLC0415
@@ -80,7 +95,7 @@ def sign(*, what: str, key: Path) -> None:
             raise click.BadParameter(f"must be a directory or a digest; {error}") from error
     signature = signing.sign(text, key.read_bytes())
     click.echo(f"digest {text}", err=True)
-    click.echo(signature)
+    _show(output, signature, digest=text, signature=signature)
 
 
 @weights.command()
@@ -102,6 +117,7 @@ def sign(*, what: str, key: Path) -> None:
     help="What is to serve it: each needs other files.",
 )
 @click.option("--adapter", is_flag=True, help="The directory is a LoRA adapter.")
+@options.output
 def verify(
     *,
     directory: Path,
@@ -110,6 +126,7 @@ def verify(
     keys: tuple[Path, ...],
     engine: str,
     adapter: bool,
+    output: str,
 ) -> None:
     """Check a directory as a pod does before it serves: whole, the right bytes, signed."""
     from tramontane.controllers.inferencedeployment import signing  # noqa: PLC0415
@@ -134,13 +151,33 @@ def verify(
             weightchecks.check_model(root, found, engine)
         text = weightfiles.manifest_of(weightfiles.verified(root, wanted, found))
     is_digest = weightfiles.digest_of(text)
+    why = None
     if signature:
         pems = {path.name: path.read_text(errors="replace") for path in keys}
         is_trusted, why = signing.is_trusted(is_digest, signature, pems)
         if not is_trusted:
             raise _Unfit(why)
         click.echo(why, err=True)
-    click.echo(is_digest)
+    _show(output, is_digest, digest=is_digest, trust=why)
+
+
+def _show(output: str, said: str, **content: Any) -> None:
+    from tramontane.cli import tables  # noqa: PLC0415
+
+    tables.show_answer(output, lambda: content, lambda: ([said], []))
+
+
+def _otherwise(root: str, text: str) -> str:
+    """Return in words how a manifest differs from the saved one; empty where none is saved."""
+    from tramontane.controllers.inferencedeployment.podfiles import weightfiles  # noqa: PLC0415
+
+    try:
+        old = weightfiles.saved(root)
+        if old is None:
+            return ""
+        return weightfiles.differences(weightfiles.parsed(old), weightfiles.parsed(text))
+    except weightfiles.Mismatch as error:
+        return str(error)
 
 
 def _digest_of(directory: Path) -> str:

@@ -1,5 +1,6 @@
 """A change shows its plan and asks; nothing is written unseen."""
 
+import json
 import os
 import pty
 import select
@@ -7,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from support.objects import pod
 from unit.cli.desk import BLADES, POOLS, Desk
@@ -60,6 +62,49 @@ def test_with_yes_the_plan_is_shown_and_done(hall: Desk, arguments: tuple[str, .
     assert "Will write:" in done.stderr
     assert "Will write:" not in done.stdout
     assert len(hall.writes()) == 1
+
+
+@pytest.mark.parametrize("arguments", CHANGES)
+def test_a_program_gets_plan_and_result_as_one_object(
+    hall: Desk, arguments: tuple[str, ...]
+) -> None:
+    planned = hall.run(*arguments, "--dry-run", "-o", "yaml")
+    assert "Will write:" in planned.stderr
+    answer = yaml.safe_load(planned.stdout)
+    assert answer["plan"]["blades"]
+    assert answer["result"] == []
+    done = hall.run(*arguments, "--yes", "-o", "json")
+    assert "Will write:" in done.stderr
+    whole = json.loads(done.stdout)
+    assert whole["plan"] == answer["plan"]
+    [one] = whole["result"]
+    assert one["written"] is True
+    collection = {"Blade": BLADES, "NodePool": POOLS}[one["kind"]]
+    assert hall.writes() == [f"{collection}/{one['name']}"]
+
+
+def test_a_program_is_told_what_is_left_as_it_is(hall: Desk) -> None:
+    hall.blade("gpu-0004")
+    release = ("release", "gpu-0004", "--reason", "x", "--yes", "-o", "json")
+    left = {"kind": "Blade", "name": "gpu-0004", "written": False}
+    left |= {"message": "Healthy already; left as it is"}
+    assert json.loads(hall.says(*release)) == {"plan": None, "result": [left]}
+    done = hall.run(*release, "gpu-0002")
+    assert "Will leave: gpu-0004: Healthy already" in " ".join(done.stderr.split())
+    whole = json.loads(done.stdout)
+    assert whole["plan"]["left"] == ["gpu-0004"]
+    assert [one["name"] for one in whole["plan"]["blades"]] == ["gpu-0002"]
+    assert whole["result"][0] == left
+    assert [(one["name"], one["written"]) for one in whole["result"][1:]] == [("gpu-0002", True)]
+    hall.pool(breaker={"state": "Closed"})
+    closed = json.loads(hall.says("breaker", "close", "paris-a", "-o", "json"))
+    assert (closed["plan"], closed["result"][0]["written"]) == (None, False)
+
+
+@pytest.mark.parametrize("more", [(), ("-o", "json")], ids=["person", "program"])
+def test_a_refusal_leaves_standard_output_empty(hall: Desk, more: tuple[str, ...]) -> None:
+    done = hall.run(*HOLD, *more)
+    assert (done.exit_code, done.stdout) == (2, "")
 
 
 def at_a_terminal(desk: Desk, answer: str, *arguments: str) -> tuple[int, str]:

@@ -23,10 +23,12 @@ def pool(total: int = 40, out: int = 3, spares: int = 0, target: int = 0, **spec
     return NodePool.model_validate({"metadata": {"name": "paris"}, "spec": whole, "status": status})
 
 
-def blade(name: str = "gpu-1", state: str = "Healthy", **more: Any) -> Blade:
+def blade(
+    name: str = "gpu-1", state: str = "Healthy", spec: dict[str, Any] | None = None, **more: Any
+) -> Blade:
     status = {"state": state, "verdict": {"severity": "None", "action": "None"}, **more}
     return Blade.model_validate(
-        {"metadata": {"name": name}, "spec": {"pool": "paris"}, "status": status}
+        {"metadata": {"name": name}, "spec": {"pool": "paris", **(spec or {})}, "status": status}
     )
 
 
@@ -90,6 +92,48 @@ def test_many_blades_are_counted() -> None:
     plan = effects.hold(blades, {}, {"paris": pool()}, "power", "anna")
     assert facts(plan)["Will write"] == "spec.hold on 25 blades: power (by anna)"
     assert [row[0] for row in plan.tables[0].rows][-2:] == ["gpu-19", "and 5 more"]
+    assert len(plan.content["blades"]) == 25, "a program gets them all"
+
+
+def test_a_program_gets_a_hold_in_numbers() -> None:
+    held = blade(spec={"hold": {"reason": "fan", "by": "berta", "at": "2026-11-24T15:02:07Z"}})
+    use = Use(gangs=("ml/llama",), pods=None)
+    there = {"paris": pool(40, 4, spares=2, target=2)}
+    plan = effects.hold([held], {"gpu-1": use}, there, "power", "anna")
+    assert plan.content["hold"] == {"reason": "power", "by": "anna"}
+    assert plan.content["pools"] == [
+        {"name": "paris", "total": 40, "out": 5, "budget": 4, "spares": {"target": 2, "ready": 2}}
+    ]
+    [one] = plan.content["blades"]
+    assert (one["name"], one["pool"], one["state"]) == ("gpu-1", "paris", "Healthy")
+    assert one["hold"]["by"] == "berta"
+    nothing: list[str] = []
+    assert one["inUseBy"] == {
+        "gangs": ["ml/llama"], "spareOf": nothing, "pods": None, "replicas": nothing,
+    }  # fmt: skip
+    unknown = effects.hold([blade()], {}, {}, "power", "anna")
+    assert unknown.content["pools"] == [{"name": "paris"}]
+
+
+def test_a_program_gets_a_release_and_a_closed_breaker_in_full() -> None:
+    tested = pool(qualification={"soak": "10m", "burnIn": {"template": {"spec": {}}}})
+    message = "xid-79 " * 20
+    broken = blade("gpu-2", "Quarantined", message=message, report={"faults": [FAULT]})
+    plan = effects.release(
+        [blade(), broken], {"paris": tested}, "ok", "anna", skip_burn_in=False
+    ).content
+    assert plan["tests"] == {"paris": ["soak 10m", "burn-in"]}
+    assert plan["left"] == ["gpu-1"]
+    [one] = plan["blades"]
+    assert (one["message"], one["openFaults"]) == (message, ["xid-79"])
+    waiting = [blade(f"gpu-{i}", reason="BreakerOpen") for i in range(2)]
+    closing = effects.close_breaker(
+        pool(40, 3), [*waiting, *[blade("x")] * 38], "ok", "anna"
+    ).content
+    assert (closing["roomInBudget"], closing["thenGoOut"]) == (1, 1)
+    assert [one["name"] for one in closing["blades"]] == ["gpu-0", "gpu-1"]
+    assert closing["breaker"]["reason"] == "13 of 40 blades within 5m"
+    assert closing["opensAgain"] == {"threshold": "30%", "window": "5m"}
 
 
 def test_a_release_says_which_tests_come_and_what_is_still_wrong() -> None:

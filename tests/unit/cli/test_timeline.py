@@ -10,7 +10,7 @@ from tramontane.api.blade import Blade
 from tramontane.api.gang import Gang
 from tramontane.api.inferencedeployment import InferenceDeployment
 from tramontane.api.trainingjob import TrainingJob
-from tramontane.cli import happenings
+from tramontane.cli import happenings, timelineblade
 from tramontane.cli.happenings import Happening
 from unit.cli.desk import Desk, example
 
@@ -121,13 +121,13 @@ def test_a_day_is_a_heading() -> None:
 
 
 def test_a_blade_a_gang_and_a_deployment_have_lives_too() -> None:
-    blade = " | ".join(shown(happenings.of_blade(Blade.model_validate(example("blade")))))
+    blade = " | ".join(shown(timelineblade.of_blade(Blade.model_validate(example("blade")))))
     for part in (
-        "xid-79 GPU 3: Healthy → Quarantined, detected +0.8s, with research/llama, reset, back in",
+        "xid-79 GPU 3: Healthy → Quarantined, reported within 1s, with research/llama: GPU 3: xid",
+        "xid-79 GPU 3 over: reset, back in 14m",
         "collective passed: 341.5 GB/s",
         "held by anna: fan replaced",
         "released by anna: new fan",
-        "Quarantined, HardwareFault: GPU 3: xid-79, reset needed",
     ):
         assert part in blade
     status = {

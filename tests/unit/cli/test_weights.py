@@ -1,10 +1,12 @@
 """`tramontane weights digest`, `manifest`, `sign` and `verify`."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
@@ -70,7 +72,54 @@ def test_with_a_manifest_the_changed_file_is_named(root: Path) -> None:
     put(root, {"tokenizer.json": b'{"model": 17}'})
     assert "other content: tokenizer.json" in refuses("digest", root)
     assert "other content: tokenizer.json" in refuses("verify", root, "--digest", digest)
-    assert says("manifest", root) != digest
+    assert says("manifest", root, "--yes") != digest
+
+
+@pytest.mark.parametrize(
+    ("old", "differs"),
+    [
+        pytest.param(None, "other content: tokenizer.json", id="of other files"),
+        pytest.param("no manifest\n", 'line 1 must be "<sha256> <size> <path>"', id="no manifest"),
+    ],
+)
+def test_another_manifest_is_not_replaced_unasked(
+    root: Path, old: str | None, differs: str
+) -> None:
+    saved = root / "tramontane-manifest.txt"
+    says("manifest", root)
+    says("manifest", root)  # the same again takes no question
+    if old is not None:
+        saved.write_text(old)
+    put(root, {"tokenizer.json": b'{"model": 17}'})
+    before = saved.read_text()
+    said = refuses("manifest", root, "-o", "json", status=2)
+    assert f"Will write: {saved}, in place of the one that is there" in said
+    assert f"It differs: {differs}" in said.replace("tramontane-manifest.txt: ", "")
+    assert "give --yes to make it" in said
+    assert says("manifest", root, "--dry-run") != before.rstrip("\n")
+    assert saved.read_text() == before
+    digest = says("manifest", root, "--yes")
+    assert says("digest", root) == digest
+
+
+def test_programs_get_objects(root: Path, key: Path) -> None:
+    digest = says("digest", root)
+    assert json.loads(says("digest", root, "-o", "json")) == {"digest": digest}
+    planned = yaml.safe_load(says("manifest", root, "--dry-run", "-o", "yaml"))
+    saved = json.loads(says("manifest", root, "-o", "json"))
+    assert (planned["written"], saved["written"]) == (False, True)
+    assert planned["files"] == saved["files"]
+    manifest = (root / "tramontane-manifest.txt").read_text().splitlines()
+    lines = [f"{one['sha256']}  {one['size']}  {one['path']}" for one in saved["files"]]
+    assert (lines, saved["digest"]) == (manifest, digest)
+    signature = says("sign", "--key", key, root)
+    signed = json.loads(says("sign", "--key", key, root, "-o", "json"))
+    assert signed == {"digest": digest, "signature": signature}
+    public = ("--signature", signature, "--key", key.with_suffix(".pub"))
+    verified = json.loads(says("verify", root, *public, "-o", "json"))
+    assert verified["digest"] == digest
+    assert "key.pub" in verified["trust"]
+    assert json.loads(says("verify", root, "-o", "json")) == {"digest": digest, "trust": None}
 
 
 def test_who_signed_is_verified(root: Path, key: Path, tmp_path: Path) -> None:

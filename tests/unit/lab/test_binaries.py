@@ -1,14 +1,16 @@
 """Commands are taken where they are usable and built where they are not, once."""
 
+import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from tramontane.lab import binaries, gobuild
-from tramontane.lab.binaries import BINARIES, parse_version
+from tramontane.lab.binaries import BINARIES, minor_of, version_in
 from tramontane.lab.paths import GO_MODULES
 
 
@@ -87,7 +89,8 @@ def fake_go(machine: Path, fail: str = "") -> Path:
 def test_versions_are_read_from_what_commands_print(
     text: str, version: tuple[int, int] | None
 ) -> None:
-    assert parse_version(text) == version
+    found = version_in(text)
+    assert (found and minor_of(found)) == version
 
 
 @pytest.mark.parametrize(
@@ -108,6 +111,54 @@ def test_a_command_on_the_machine_must_be_of_a_usable_version(
 ) -> None:
     there = command(machine / "path", name, says)
     assert binaries.find(name) == (there if usable else None)
+
+
+@pytest.mark.parametrize(
+    ("name", "says", "why"),
+    [
+        pytest.param("kubectl", "Client Version: v1.32.4", "is 1.32.4, must be 1.34 to 1.36"),
+        pytest.param("kubelet", "Kubernetes v1.34.9", "is 1.34.9, must be 1.35"),
+        pytest.param("etcd", "etcd Version: 3.4.3", "is 3.4.3, must be 3.5 or newer"),
+        pytest.param("coredns", "CoreDNS-1.10.1", "is 1.10.1, must be 1.11 or newer"),
+        pytest.param("helm", "v3.19.0", "is 3.19.0, must be 4"),
+        pytest.param("helm3", "v4.1.0", "is 4.1.0, must be 3"),
+        pytest.param("promtool", "promtool, version 2.53.0", "is 2.53.0, must be 3"),
+        pytest.param("kwok", "kwok version v0.8.0", "is 0.8.0, must be this checkout's own build"),
+        pytest.param("etcd", "", "is of an unknown version, must be 3.5 or newer"),
+    ],
+)
+def test_what_is_there_and_will_not_do_is_named_with_the_reason(
+    machine: Path, name: str, says: str, why: str
+) -> None:
+    there = command(machine / "path", name, says)
+    assert list(binaries.unfit(BINARIES[name])) == [f"{there} {why}"]
+
+
+def test_a_build_of_what_is_there_says_why(
+    machine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = command(machine / "path", "kubectl", "Client Version: v1.32.4")
+    why = f"{there} is 1.32.4, must be 1.34 to 1.36"
+    with pytest.raises(gobuild.BuildFailed, match=re.escape(f"(got {why}; no `go` on PATH)")):
+        binaries.ensure(["kubectl"])
+    fake_go(machine)
+    binaries.ensure(["kubectl"])
+    first, second, *_ = capsys.readouterr().err.splitlines()
+    assert first == f"build: kubectl: {why}; building"
+    assert second.startswith("build: kubectl: once, about ")
+
+
+def test_what_is_nowhere_needs_no_reason(machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fake_go(machine)
+    binaries.ensure(["etcd"])
+    assert capsys.readouterr().err.startswith("build: etcd: once, about ")
+
+
+def test_assets_and_path_each_have_their_reason(machine: Path) -> None:
+    old = [command(machine / where, "etcd", "etcd Version: 3.4.3") for where in ("assets", "path")]
+    assert [line.split(" is ")[0] for line in binaries.unfit(BINARIES["etcd"])] == [
+        str(path) for path in old
+    ]
 
 
 def test_assets_come_before_the_path(machine: Path) -> None:
@@ -171,6 +222,56 @@ def test_a_failed_build_shows_the_end_of_its_output_and_keeps_nothing(machine: P
 def test_without_go_it_says_what_to_do() -> None:
     with pytest.raises(gobuild.BuildFailed, match=r"install Go, or point KUBEBUILDER_ASSETS"):
         binaries.ensure(["etcd", "kwok"])
+
+
+SLOW_GO = """#!/bin/sh
+for word; do [ "$last" = -o ] && target=$word; last=$word; done
+while [ ! -e "{go_on}" ]; do echo a/package >&2; sleep 0.02; done
+echo "#!/bin/sh" > "$target"
+chmod +x "$target"
+"""
+OTHER = "from tramontane.lab import binaries as b, gobuild as g; g._LOCK_EVERY_S = 0; b.ensure"
+
+
+def test_who_waits_for_another_s_build_says_how_far_that_is(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, go_on, go = (machine / name for name in ("cache/build.lock", "go-on", "path/go"))
+    go.write_text(SLOW_GO.format(go_on=go_on))
+    go.chmod(0o755)
+    monkeypatch.setattr(gobuild, "_PLAIN_EVERY_S", 0.02)
+    monkeypatch.setattr(gobuild, "_LOCK_EVERY_S", 0.01)
+    heard: list[str] = []
+
+    def hear(line: str) -> None:
+        heard.append(line)
+        if "%" in line or len(heard) > 500:
+            go_on.touch()
+
+    monkeypatch.setattr(gobuild, "_say", hear)
+    other = subprocess.Popen([sys.executable, "-c", f"{OTHER}(['etcd'])"])
+    try:
+        while not (lock.exists() and lock.read_text()) and other.poll() is None:
+            time.sleep(0.01)
+        binaries.ensure(["etcd"])
+    finally:
+        go_on.touch()
+        assert other.wait(10) == 0
+    who = f"waiting: process {other.pid} builds etcd"
+    assert heard[0].startswith(who)
+    assert re.fullmatch(rf"{who}: \d+ % after 0:\d\d, etcd: a/package", heard[-1])
+    assert lock.read_text() == ""
+
+
+def test_what_a_killed_build_left_in_the_lock_is_told_to_nobody(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (machine / "cache" / "build.lock").write_text("process 1 builds etcd: 99 %")
+    heard: list[str] = []
+    monkeypatch.setattr(gobuild, "_say", heard.append)
+    with gobuild._lock():
+        assert (machine / "cache" / "build.lock").read_text() == ""
+    assert heard == []
 
 
 def test_every_go_module_names_its_commands() -> None:

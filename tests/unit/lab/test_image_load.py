@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tramontane.lab.image.recipe import RECIPES
+from tramontane.lab.image.recipe import RECIPES, ROOT
 
 ONE, TWO = f"sha256:{'11' * 32}", f"sha256:{'22' * 32}"
 # Writes down how it was called.
@@ -106,6 +106,12 @@ def test_credentials_and_plain_http_reach_skopeo(bundle: Bundle) -> None:
     assert bundle.values("mine.yaml")
 
 
+def test_credentials_are_looked_for_where_one_stands(bundle: Bundle) -> None:
+    bundle.run("--registry", "hall", "--authfile", "auth.json")
+    auth = bundle.folder.parent / "work" / "auth.json"
+    assert f" --dest-authfile {auth} " in bundle.called()[0]
+
+
 def test_a_node_gets_both_images_under_tag_and_digest(bundle: Bundle) -> None:
     bundle.run("--containerd")
     ctr = "ctr --address /run/containerd/containerd.sock --namespace k8s.io images"
@@ -132,6 +138,18 @@ def test_nothing_is_loaded_from_a_bundle_that_has_changed(bundle: Bundle) -> Non
     assert bundle.called() == []
 
 
+@pytest.mark.parametrize(
+    "file", ["images.txt", "images/tramontane-1.2.3.oci.tar", "chart/tramontane-1.2.3.tgz"]
+)
+def test_nothing_is_loaded_that_no_checksum_speaks_for(bundle: Bundle, file: str) -> None:
+    sums = bundle.folder / "SHA256SUMS"
+    lines = sums.read_text().splitlines(keepends=True)
+    sums.write_text("".join(line for line in lines if not line.endswith(f"  {file}\n")))
+    (bundle.folder / file).write_text("other")
+    assert f"(got no line for {file})" in bundle.run("--registry", "hall", code=1)
+    assert bundle.called() == []
+
+
 def test_a_missing_file_is_found_too(bundle: Bundle) -> None:
     (bundle.folder / "chart" / "tramontane-1.2.3.tgz").unlink()
     assert "tramontane-1.2.3.tgz" in bundle.run("--containerd", code=1)
@@ -153,14 +171,19 @@ def test_a_missing_tool_is_named_with_its_package(bundle: Bundle, mode: str, too
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        ("", "must have --registry, --containerd or --check (got none of them)"),
-        ("--registry", "--registry: must have HOST/PATH"),
-        ("--registry https://hall", "must be HOST/PATH without a scheme (got https://hall)"),
-        ("--tls", "must be one of the options (got --tls)"),
+        ([], "must have --registry, --containerd or --check (got none of them)"),
+        (["--registry"], "--registry: must have HOST/PATH (got none)"),
+        (["--registry", ""], "--registry: must have HOST/PATH (got none)"),
+        (["--registry", "--plain-http"], "--registry: must have HOST/PATH (got --plain-http)"),
+        (["--registry", "https://hall"], "must be HOST/PATH without a scheme (got https://hall)"),
+        (["--registry", "/"], "must be HOST/PATH without a scheme (got /)"),
+        (["--registry", "hall", "--authfile", "--check"], "must have a file (got --check)"),
+        (["--check", "--values"], "--values: must have a file (got none)"),
+        (["--tls"], "must be one of the options (got --tls)"),
     ],
 )
-def test_wrong_use_is_told(bundle: Bundle, argv: str, said: str) -> None:
-    assert said in bundle.run(*argv.split(), code=2)
+def test_wrong_use_is_told(bundle: Bundle, argv: list[str], said: str) -> None:
+    assert said in bundle.run(*argv, code=2)
     assert bundle.called() == []
 
 
@@ -181,4 +204,7 @@ def test_the_command_line_says_which_pythons_it_has_wheels_for(bundle: Bundle) -
     (bundle.folder / "pythons.txt").write_text("2.7\n2.8\n")
     said = bundle.run(script="install-cli.sh", code=1, PYTHON=os.path.realpath("/usr/bin/python3"))
     assert "Python must be one of 2.7 2.8 on x86-64 Linux (got /usr/bin/python3" in said
-    assert bundle.run(script="install-cli.sh", code=1).endswith("-- tramontane\n")
+    told = bundle.run(script="install-cli.sh", code=1)
+    page, _, heading = told.split()[-1].partition(".html#")
+    assert f"\n## {heading.replace('-', ' ').capitalize()}\n" in (ROOT / f"{page}.md").read_text()
+    assert "exec" not in told, "the operator's account may not do what a person does"

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from tramontane.cli.main import main
+from tramontane.lab import demo_serve
 from tramontane.lab.description import Description
 from tramontane.lab.fleet import Layout
 from tramontane.lab.nodes import RealNodes, cgroups, claim, machine, network, sweep
@@ -115,8 +116,11 @@ def test_what_a_machine_lacks_is_said_with_a_way_out(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(machine, "_CNI_FOLDERS", ())
     lacks = machine.lacking_packages()
     assert {"containerd", "runc", "a statically linked busybox"} < set(lacks)
-    with pytest.raises(LabError, match=r"containerd.*apt-get install containerd runc"):
+    install = r"containerd.*`apt-get update && apt-get install -y containerd runc [^`]*iptables`"
+    with pytest.raises(LabError, match=install):
         machine.machine()
+    with pytest.raises(LabError, match=install):
+        demo_serve.check_machine()
 
 
 def test_only_root_can_have_real_nodes(monkeypatch: pytest.MonkeyPatch) -> None:

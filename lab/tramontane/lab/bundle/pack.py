@@ -46,11 +46,10 @@ def pack(
         parts.crds(top / "crds.yaml")
         groups = parts.rules(package, top / "rules" / "alerts.yaml")
         boards = parts.dashboards(top / "dashboards")
-        manual = parts.manual(top / "docs")
+        parts.manual(top / "docs")
         wheels = cli(scratch, top / "cli")
         say(
-            f"bundle: chart, {groups} groups of rules, {boards} dashboards, {wheels} wheels,"
-            f" manual from {manual}/"
+            f"bundle: chart, {groups} groups of rules, {boards} dashboards, manual, {wheels} wheels"
         )
         _texts(version, top)
         _sums(top)

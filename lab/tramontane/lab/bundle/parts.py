@@ -11,7 +11,8 @@ from tramontane.lab.binaries import ensure
 from tramontane.lab.calls import call
 from tramontane.lab.image.layer import MTIME
 from tramontane.lab.image.recipe import ROOT
-from tramontane.lab.paths import crd_dir
+from tramontane.lab.manual import site
+from tramontane.lab.paths import LabError, crd_dir
 
 CHART = ROOT / "charts" / "tramontane"
 _RULE = "PrometheusRule"
@@ -57,12 +58,14 @@ def dashboards(out: Path) -> int:
     return len(found)
 
 
-def manual(out: Path) -> str:
-    """Copy the built manual, or its Markdown where it is not built; return which."""
-    site = ROOT / "site"
-    source = site if (site / "index.html").is_file() else ROOT / "docs"
-    shutil.copytree(source, out, ignore=shutil.ignore_patterns(".*", "__pycache__"))
-    return source.name
+def manual(out: Path, root: Path = ROOT) -> None:
+    """Build the manual from the pages of a checkout: what `make docs` left there may be older.
+
+    Raises:
+        LabError: it cannot be built.
+    """
+    if wrong := site.build(out, root):
+        raise LabError(f"bundle: the manual must build; `make docs` says the same (got\n{wrong})")
 
 
 def _helm(*argv: str) -> str:

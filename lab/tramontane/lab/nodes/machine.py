@@ -14,6 +14,7 @@ from tramontane.lab.nodes import cgroups
 from tramontane.lab.paths import LabError
 
 PACKAGES = "containerd runc containernetworking-plugins busybox-static iproute2 iptables"
+INSTALL = f"apt-get update && apt-get install -y {PACKAGES}"  # on Debian
 _CNI_FOLDERS = (Path("/opt/cni/bin"), Path("/usr/lib/cni"), Path("/usr/libexec/cni"))
 _CNI_PLUGINS = ("bridge", "host-local", "loopback")
 _COMMANDS = ("containerd", "ctr", "runc", "ip", "iptables", "nsenter", "unshare", "bash", "mount")
@@ -78,8 +79,8 @@ def machine() -> Machine:
     if lacks := lacking():
         raise LabError(
             f"real nodes: the machine must have containers and root (got none of"
-            f" these: {', '.join(lacks)}); run as root after `apt-get install {PACKAGES}`, or use"
-            " simulated blades only"
+            f" these: {', '.join(lacks)}); run as root after `{INSTALL}`, or use simulated"
+            " blades only"
         )
     containerd, ctr, busybox, cni = which("containerd"), which("ctr"), _busybox(), _cni()
     assert containerd is not None
