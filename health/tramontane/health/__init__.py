@@ -6,6 +6,7 @@
     checks/     one pure function per check: reading → findings
     catalogue   XID → severity and action
     report      findings and events, folded over the previous report (pure)
+    pause       no session with NVML while the operator has a GPU reset
     agent       the shell: probe → report → server-side apply; the heartbeat Lease
     metrics     the same for Prometheus
 

@@ -14,7 +14,8 @@ is back, after a pause with jitter so that a fleet does not return all at once.
 
 A Blade that was made anew has no report, and nothing here would change to write one; so the Blade
 is read again every `refresh_s`, and more often while something is wrong with it: the same look
-brings what ends faults, `spec.release` from a person and `status.repair` from the operator.
+brings what ends faults, `spec.release` from a person and `status.repair` from the operator. Where a
+reset may begin it is read most often: it is refused as long as we look at the GPUs (pause.py).
 """
 
 import asyncio
@@ -28,17 +29,19 @@ from importlib import metadata
 from typing import Any
 
 from tramontane.api import clock as api_clock
-from tramontane.api.blade import Blade, BladeRepair, Report
+from tramontane.api.blade import Action, Blade, BladeRepair, Release, Report
 from tramontane.api.errors import TramontaneError
 from tramontane.api.names import API_VERSION, MANAGER_AGENT, SYSTEM_NAMESPACE, heartbeat_lease
 from tramontane.health import report as reports
 from tramontane.health import sources
 from tramontane.health.backoff import Backoff
+from tramontane.health.checks import session
 from tramontane.health.checks.window import remember
 from tramontane.health.device import Event, Reading, Sample, Unresponsive, Update
 from tramontane.health.host import HostReading
 from tramontane.health.ledger import is_noted
 from tramontane.health.metrics import Metrics
+from tramontane.health.pause import Pausing
 from tramontane.health.probe import Probe
 from tramontane.health.report import Seen, Urgency
 from tramontane.kube.client import Client, NotFound
@@ -62,6 +65,7 @@ class Timing:
     lease_s: float = 45.0
     refresh_s: float = 60.0
     refresh_faulty_s: float = 10.0
+    refresh_reset_s: float = 2.0
     later_s: float = 30.0
     retry_s: float = 0.5
     max_retry_s: float = 10.0
@@ -97,7 +101,8 @@ class Agent:
         metrics: Metrics | None = None,
     ) -> None:
         self.node_name = node_name
-        self._probes = (probe,) if host_probe is None else (probe, host_probe)
+        self._nvml = Pausing(probe)
+        self._probes = (self._nvml,) if host_probe is None else (self._nvml, host_probe)
         self._client = client
         self._namespace = namespace
         self._timing = timing or Timing()
@@ -114,9 +119,12 @@ class Agent:
         self._report: Report | None = None
         self._published: Report | None = None
         self._began_with: Report | None = None
+        self._release: Release | None = None
         self._released_at: float | None = None
         self._repair: BladeRepair | None = None
         self._written_at = 0.0
+        self._read_at = 0.0
+        self._jitter = 1.0
         self._reported = False
 
     @property
@@ -175,21 +183,20 @@ class Agent:
     async def _publish(self) -> None:
         await self._read_back(waiting=True)
         self._report = self._began_with = self._published
-        refresh_at = self._next_refresh()
         backoff = self._backoff()
         while True:
-            loop_time = asyncio.get_running_loop().time()
-            if loop_time >= refresh_at:
+            if self._refresh_in_s() <= 0:
                 await self._read_back(waiting=False)
-                refresh_at = self._next_refresh()
-            wait_s = refresh_at - loop_time
+            loop_time = asyncio.get_running_loop().time()
+            pause_s = self._nvml.mind(self._repair)
+            if pause_s is not None and self._metrics is not None:
+                self._metrics.left()
+            wait_s = self._refresh_in_s()
             if self._reading is None and self._unresponsive is None:
                 self._news.clear()  # NVML has said nothing yet; what the host says is kept
             else:
-                was_faulty = self._is_faulty()
                 wanted = self._fold()
-                if self._is_faulty() and not was_faulty:
-                    refresh_at = min(refresh_at, self._next_refresh())
+                wait_s = self._refresh_in_s()
                 urgency = reports.urgency(self._published, wanted)
                 due_s = max(0.0, self._written_at + self._timing.later_s - loop_time)
                 if urgency is Urgency.NOW or (urgency is Urgency.LATER and due_s == 0):
@@ -205,6 +212,8 @@ class Agent:
                 settles_in_s = reports.settles_in(wanted, self._clock())
                 if settles_in_s is not None:
                     wait_s = min(wait_s, settles_in_s)
+            if pause_s is not None:
+                wait_s = min(wait_s, pause_s)
             # A timer may fire a hair before its time; the rest must not be waited for in a spin.
             await self._wait_for_news(max(wait_s, _LEAST_WAIT_S))
 
@@ -219,7 +228,7 @@ class Agent:
         self._news.clear()
         seen = Seen(
             reading=reading,
-            unresponsive=self._unresponsive,
+            unresponsive=None if self._nvml.blind else self._unresponsive,
             events=events,
             released_at=self._released_at,
             disabled=self._disabled,
@@ -227,7 +236,7 @@ class Agent:
             repair=self._repair,
         )
         self._report = reports.fold(self._report, seen, now, VERSION)
-        if reading is not None and self._unresponsive is None:
+        if reading is not None and self._unresponsive is None and not self._nvml.blind:
             self._previous = remember(self._previous, Sample(now, reading))
         if self._metrics is not None:
             self._metrics.reports(self._report)
@@ -241,6 +250,9 @@ class Agent:
         reading = self._reading
         if reading is None and self._host is not None and self._unresponsive is not None:
             reading = Reading(self._unresponsive.boot_id, session_error="NotRead")
+        if reading is not None and self._nvml.blind:
+            left = session.LEFT
+            reading = replace(reading, gpus=(), session_error=left, events_error=left)
         if reading is None or self._host is None:
             return reading
         return replace(reading, host=self._host)
@@ -276,6 +288,7 @@ class Agent:
     async def _read_back(self, *, waiting: bool) -> None:
         """Take over what the API has of this blade; `waiting`: until it has a Blade at all."""
         backoff = self._backoff()
+        self._jitter = 0.5 + self._rng()
         while True:
             try:
                 self._take_over(await self._client.get(BLADES, self.node_name))
@@ -287,7 +300,8 @@ class Agent:
                     "reading the blade failed blade=%s error=%r", self.node_name, str(error)
                 )
             else:
-                return
+                waiting = False
+            self._read_at = asyncio.get_running_loop().time()
             if not waiting:
                 return
             await asyncio.sleep(backoff.next())
@@ -297,8 +311,11 @@ class Agent:
         self._published = blade.status.report
         self._repair = blade.status.repair
         release = blade.spec.release
-        if release is not None and release.at is not None:
-            self._released_at = api_clock.parse(release.at)
+        if release is not None and release.at is not None and release != self._release:
+            self._release = release
+            written_at = _release_written_at(raw)
+            times = (release.at, *((written_at,) if written_at else ()))
+            self._released_at = min(self._clock(), *map(api_clock.parse, times))
 
     async def _wait_for_news(self, timeout_s: float) -> None:
         try:
@@ -310,10 +327,27 @@ class Agent:
     def _is_faulty(self) -> bool:
         return self._report is not None and not all(map(is_noted, self._report.faults))
 
-    def _next_refresh(self) -> float:
+    def _refresh_in_s(self) -> float:
+        """Return when to read the Blade again."""
+        due_at = self._read_at + self._refresh_s() * self._jitter
+        return due_at - asyncio.get_running_loop().time()
+
+    def _refresh_s(self) -> float:
         timing = self._timing
-        period_s = timing.refresh_faulty_s if self._is_faulty() else timing.refresh_s
-        return asyncio.get_running_loop().time() + period_s * (0.5 + self._rng())
+        if self._awaits_reset():
+            return timing.refresh_reset_s
+        return timing.refresh_faulty_s if self._is_faulty() else timing.refresh_s
+
+    def _awaits_reset(self) -> bool:
+        """Return whether a reset runs, is due, or may be ordered for what was just reported."""
+        repair = self._repair
+        if repair is not None and repair.action is Action.RESET and repair.repaired_at is None:
+            return True
+        asked = self._report is not None and any(
+            fault.action is Action.RESET and not is_noted(fault) for fault in self._report.faults
+        )
+        since_s = asyncio.get_running_loop().time() - self._written_at
+        return asked and since_s < self._timing.later_s
 
     # 3. beat
 
@@ -341,3 +375,18 @@ class Agent:
 
     def _backoff(self) -> Backoff:
         return Backoff(self._timing.retry_s, self._timing.max_retry_s, self._rng)
+
+
+def _release_written_at(raw: dict[str, Any]) -> str | None:
+    """Return when spec.release was last written, by the API server's clock.
+
+    A release says its time by the clock of whoever made it; where that is ahead, it must not end
+    what came after it, neither now nor after the agent's restart.
+    """
+    entries = raw["metadata"].get("managedFields", ())
+    times = [
+        entry["time"]
+        for entry in entries
+        if "f:release" in entry.get("fieldsV1", {}).get("f:spec", {}) and "time" in entry
+    ]
+    return max(times, default=None)

@@ -8,12 +8,13 @@ fault stays in the report until one of these is true:
 | the boot ID changed                                  | all but Inspect and Replace       |
 | the driver asked for a GPU's reset and does no more  | Reset, on that GPU                |
 | the operator had the GPU reset after it              | Reset, on that GPU                |
-| 24 hours passed without the event                    | all but Inspect and Replace       |
+| 24 hours passed without the event                    | None, RestartApp and Drain        |
 | a person released the blade after it                 | all                               |
 | the GPU is no longer in the blade                    | all                               |
 | an event came that cancels it (162 cancels 163)      | all                               |
 
-A reboot inspects nothing, and neither does time. `lastSeen` and `count` let the controllers judge
+A reboot inspects nothing, and time resets nothing: a repair may have to wait for a job's end or an
+open breaker longer than a day. `lastSeen` and `count` let the controllers judge
 by `clearAfter` and by rules with a window, which is why faults outlive both here. How new events
 become faults is in ledger.py, what they mean beside each other in escalation.py.
 """
@@ -28,12 +29,24 @@ from tramontane.health.device import Event
 from tramontane.health.escalation import DAY_S
 from tramontane.health.ledger import STAYS, Key, Ledger, Scene, key, key_of
 
-__all__ = ["NAMES", "Ending", "Key", "Scene", "key", "key_of", "surviving", "with_events"]
+__all__ = [
+    "NAMES",
+    "Ending",
+    "Key",
+    "Scene",
+    "key",
+    "key_of",
+    "seen_at",
+    "surviving",
+    "with_events",
+]
 
 # The checks whose faults begin with events.
 NAMES = frozenset({xid.NAME, sxid.NAME})
 
 KEEP_S = DAY_S
+# What time ends.
+_PASSES = frozenset({Action.NONE, Action.RESTART_APP, Action.DRAIN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,25 +79,26 @@ def surviving(faults: Iterable[Fault], ending: Ending) -> list[Fault]:
 
 
 def _ended(fault: Fault, ending: Ending) -> bool:
-    last_seen = _seen_at(fault, ending.now)
+    last_seen = seen_at(fault, ending.now)
     if ending.released_at is not None and last_seen <= ending.released_at:
         return True
     if ending.present is not None and fault.uuid and fault.uuid not in ending.present:
         return True
     if fault.action is Action.RESET and (fault.gpu in ending.reset or _repaired(fault, ending)):
         return True
-    if fault.action in STAYS:
-        return False
-    return ending.rebooted or ending.now - last_seen > KEEP_S
+    if fault.action in _PASSES and ending.now - last_seen > KEEP_S:
+        return True
+    return ending.rebooted and fault.action not in STAYS
 
 
 def _repaired(fault: Fault, ending: Ending) -> bool:
-    if ending.repaired_at is None or _seen_at(fault, ending.now) > ending.repaired_at:
+    if ending.repaired_at is None or seen_at(fault, ending.now) > ending.repaired_at:
         return False
     return ending.repaired is None or ending.repaired == fault.gpu
 
 
-def _seen_at(fault: Fault, otherwise: float) -> float:
+def seen_at(fault: Fault, otherwise: float) -> float:
+    """Return when a fault was last seen; `otherwise` where it does not say."""
     return otherwise if fault.last_seen is None else clock.parse(fault.last_seen)
 
 

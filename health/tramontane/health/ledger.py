@@ -48,7 +48,7 @@ from tramontane.health.escalation import (
 
 # Long enough for a kernel line with all its registers.
 MAX_EVIDENCE = 200
-# What no reboot and no time ends.
+# What no reboot ends.
 STAYS = frozenset({Action.INSPECT, Action.REPLACE})
 # How long NVML's event waits for its line: the log is looked at every 0.2 s (kmsg.py).
 AWAIT_S = 2.0
@@ -179,7 +179,7 @@ class Ledger:
         self._soften(where)
 
     def _is_over(self, event: Event, finding: Finding | None) -> bool:
-        """Return whether it is so old that its fault would have ended: the log goes far back."""
+        """Return whether it is so old that nobody knows what has ended it since."""
         old = self.scene.now is not None and self.scene.now - event.at > DAY_S
         return old and finding is not None and finding.action not in STAYS
 

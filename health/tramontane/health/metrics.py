@@ -144,6 +144,11 @@ class Metrics(Collector):
         for event in update.events:
             self._count(sources.located(event, self._slots))
 
+    def left(self) -> None:
+        """Note that the GPUs are not looked at: what was read of them is no longer true."""
+        self._reading = None
+        self._throttle.see((), self._timer())
+
     def _count(self, event: Event) -> None:
         if event.xid is not None:
             gpu = "" if event.gpu < 0 else str(event.gpu)

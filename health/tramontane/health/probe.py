@@ -175,8 +175,10 @@ class ChildProbe:
         self._process = self._doomed = None
         for process in processes:
             if process is not None:
-                with contextlib.suppress(TimeoutError):
+                try:
                     await asyncio.wait_for(_end(process), _KILL_AFTER_S + _DEAD_AFTER_S)
+                except TimeoutError:
+                    self._doomed = process  # no other is started beside it
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -228,7 +228,15 @@ def _outcomes(
         missing = sum(fault.count for fault in old.faults if fault.code == count.CODE)
         since = no_session.first_seen if no_session is not None else None
         no_session_s = now - clock.parse(since) if since else 0.0
-        past = Past(len(old.gpus) + missing, now, seen.previous, no_session_s)
+        released_at = seen.released_at or 0.0
+        past = Past(
+            gpus=len(old.gpus) + missing,
+            at=now,
+            previous=seen.previous,
+            no_session_s=no_session_s,
+            faults=tuple(f for f in old.faults if events.seen_at(f, now) > released_at),
+            released_at=released_at,
+        )
         reading = seen.reading
         if seen.unresponsive is not None:
             reading = replace(reading, session_error=_SILENT, events_error=_SILENT)

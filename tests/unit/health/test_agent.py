@@ -222,6 +222,30 @@ async def test_a_release_ends_event_faults(server: ApiServer, device: FakeDevice
         assert server.codes == []
 
 
+@pytest.mark.parametrize("restarts", [False, True], ids=["one-process", "a-restart-after-it"])
+async def test_a_release_by_a_clock_that_is_ahead_ends_nothing_to_come(
+    server: ApiServer, device: FakeDevice, restarts: bool
+) -> None:
+    assert server.blade is not None
+    async with running(server, device):
+        device.xid(3, 79)
+        await asyncio.sleep(60)
+        release = {"reason": "new fan", "by": "anna", "at": clock.utc(now() + 3600)}
+        server.blade["spec"]["release"] = release
+        wrote = {"time": clock.utc(now()), "fieldsV1": {"f:spec": {"f:release": {"f:at": {}}}}}
+        other = {"time": clock.utc(now() + 9999), "fieldsV1": {"f:status": {}}}
+        server.blade["metadata"]["managedFields"] = [wrote, other]
+        await asyncio.sleep(60)
+        assert server.codes == ["recovery-node-reboot"]
+        device.xid(4, 119)
+        await asyncio.sleep(4000 if restarts else 60)
+        assert "xid-119" in server.codes
+    if restarts:
+        async with running(server, device):
+            await asyncio.sleep(120)
+            assert "xid-119" in server.codes
+
+
 async def test_the_heartbeat_goes_on_every_30_s_whatever_the_blade_does(
     server: ApiServer, device: FakeDevice
 ) -> None:

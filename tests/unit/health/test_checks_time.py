@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tramontane.api.blade import Fault
 from tramontane.health import checks
 from tramontane.health.checks import window
 from tramontane.health.checks.base import Past
@@ -21,7 +22,7 @@ from tramontane.health.device import (
     Unsupported,
 )
 
-from .builders import NOW, past, reading, with_gpu
+from .builders import NOW, fault, past, reading, with_gpu
 
 GPU = 3
 NO = Unsupported("NotSupported")
@@ -92,20 +93,30 @@ def test_growth_is_since_the_latest_look_that_is_old_enough(
 
 
 @pytest.mark.parametrize(
-    ("counts", "grown"),
+    ("counts", "ago_s"),
     [
-        pytest.param([5], 0, id="no-history"),
-        pytest.param([5, 5, 6], 1, id="one"),
-        pytest.param([5, 6, 6, 6], 1, id="one-some-time-ago"),
-        pytest.param([50, 0, 2], 2, id="began-anew"),
-        pytest.param([NO, 5, 6], 1, id="not-known-at-first"),
-        pytest.param([5, 6, NO], 0, id="not-known-now"),
+        pytest.param([5], [], id="no-history"),
+        pytest.param([5, 5, 6], [0], id="now"),
+        pytest.param([5, 6, 6, 6], [60], id="some-time-ago"),
+        pytest.param([5, 6, 6, 8, 8, 9], [0, 60, 120], id="again"),
+        pytest.param([50, 0, 2], [0], id="since-it-began-anew"),
+        pytest.param([50, 2, 2], [30], id="as-it-began-anew"),
+        pytest.param([5, 50, 0], [], id="before-it-began-anew"),
+        pytest.param([NO, 5, 6], [0], id="not-known-at-first"),
+        pytest.param([5, 6, NO], [], id="not-known-now"),
     ],
 )
-def test_growth_over_the_whole_window(counts: list[Any], grown: int) -> None:
+def test_rises_are_told_latest_first(counts: list[Any], ago_s: list[float]) -> None:
     looks = each("pcie_replays", counts)
     before = past(*looks[:-1], every_s=30.0)
-    assert window.most_growth(before, looks[-1].gpus[GPU], _replays) == grown
+    times = window.rises(before, looks[-1].gpus[GPU], _replays)
+    assert times == [NOW - ago for ago in ago_s]
+
+
+def test_rises_from_before_a_release_are_over() -> None:
+    looks = each("pcie_replays", [5, 6, 6, 7])
+    before = replace(past(*looks[:-1], every_s=30.0), released_at=NOW - 45)
+    assert window.rises(before, looks[-1].gpus[GPU], _replays) == [NOW]
 
 
 @pytest.mark.parametrize(
@@ -304,3 +315,55 @@ def test_an_idle_gpu_keeps_the_fault_of_its_slow_link() -> None:
     busy = with_gpu(reading(), GPU, utilization_pct=90)
     outcome = checks.run(busy, past(*[busy] * 20, every_s=60.0))["pcie-generation"]
     assert outcome.blind == set(range(8)) - {GPU}
+
+
+class TestRecoveries:
+    """Of an NVLink: looks are 10 s apart, and the report tells a look what those before found."""
+
+    def followed(self, *at_s: float, until_s: float) -> dict[float, tuple[str, ...]]:
+        """Return what is asked for at each look, by its time, where that changes."""
+        previous: tuple[Sample, ...] = ()
+        faults: tuple[Fault, ...] = ()
+        told: dict[float, tuple[str, ...]] = {}
+        for seconds in range(0, int(until_s) + 1, 10):
+            count = sum(at <= seconds for at in at_s)
+            look = with_gpu(reading(), GPU, nvlink_errors=NvLinkErrors(recoveries=(0, count)))
+            now = Past(8, NOW + seconds, previous, faults=faults)
+            findings = checks.run(look, now)["nvlink-errors"].findings
+            faults = tuple(
+                fault(found.code, gpu=found.gpu, check="nvlink-errors", action=found.action)
+                for found in findings
+            )
+            asks = tuple(found.action.value for found in findings)
+            if asks != next(reversed(told.values()), ()):
+                told[seconds] = asks
+            previous = window.remember(previous, Sample(now.at, look))
+        return told
+
+    def test_one_is_soon_over_and_asks_for_nothing(self) -> None:
+        assert self.followed(100, until_s=2000) == {100: ("None",), 170: ()}
+
+    def test_a_burst_is_one(self) -> None:
+        assert self.followed(100, 101, 130, until_s=2000) == {100: ("None",), 200: ()}
+
+    def test_two_ask_for_a_reset_until_the_last_is_ten_minutes_ago(self) -> None:
+        told = self.followed(100, 400, until_s=3000)
+        assert told == {100: ("None",), 170: (), 400: ("Reset",), 1010: ()}
+
+    def test_two_that_lie_far_apart_are_one_and_one(self) -> None:
+        told = self.followed(100, 900, until_s=3000)
+        assert told == {100: ("None",), 170: (), 900: ("None",), 970: ()}
+
+
+def test_a_gpu_at_full_speed_for_a_minute_is_slowed_down_no_more() -> None:
+    slow, fast = (each("clock_reasons", [reasons])[0] for reasons in (0x48, 0x1))
+    for minutes, codes in ((0, ["clock-thermal"]), (1, ["clock-thermal"]), (2, [])):
+        looks = [slow] * 8 + [fast] * minutes
+        assert found("clock-events", fast, past(*looks, every_s=59.0)) == codes
+
+
+def test_what_is_found_soon_after_the_start_does_not_hide_what_was_found_before() -> None:
+    looks = each("nvlink_errors", [NvLinkErrors(replays=(count,)) for count in (0, 1)])
+    outcome = checks.run(looks[1], past(looks[0]))["nvlink-errors"]
+    assert [finding.code for finding in outcome.findings] == ["nvlink-replay"]
+    assert GPU in outcome.blind

@@ -379,6 +379,10 @@ HOST_FAULTS: dict[str, tuple[HostFault, ...]] = {
         ),
         HostFault(
             (_write(f"{ERRORS}/link_downed", "1"),),
+            (("infiniband-errors-rising", "Degraded", "None"),),
+        ),
+        HostFault(
+            (_write(f"{ERRORS}/link_downed", "2"),),
             (("infiniband-errors-rising", "Degraded", "Inspect"),),
         ),
     ),

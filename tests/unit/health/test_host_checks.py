@@ -1,10 +1,12 @@
 """The checks of the host: what each finds, of whom, and what it leaves as it was."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from tramontane.api.blade import Action, Severity
+from tramontane.api import clock
+from tramontane.api.blade import Action, Fault, Severity
 from tramontane.health import checks, host_past
 from tramontane.health.checks import host as on_host
 from tramontane.health.checks.base import Outcome, Past
@@ -19,8 +21,8 @@ UNKNOWN = Outcome(blind=frozenset({None}), unknown=True)
 BY_NAME = {check.name: check for check in checks.CHECKS}
 
 
-def judged(name: str, reading: HostReading | None, now: float) -> Outcome:
-    return BY_NAME[name].judge(Reading("b", host=reading), Past(at=NOW + now))
+def judged(name: str, reading: HostReading | None, now: float, *faults: Fault) -> Outcome:
+    return BY_NAME[name].judge(Reading("b", host=reading), Past(at=NOW + now, faults=faults))
 
 
 def after(*looks: tuple[float, tuple[Port, ...]], **values: Any) -> HostReading:
@@ -59,7 +61,7 @@ def test_what_was_not_read_is_unknown(name: str, reading: HostReading | None) ->
     ("looks", "now", "expected"),
     [
         pytest.param([(0, UP), (5, UP)], 9, Outcome(), id="up"),
-        pytest.param([(0, DOWN), (900, DOWN)], 900, BLIND, id="no-cable"),
+        pytest.param([(0, DOWN), (900, DOWN)], 900, Outcome(), id="no-cable"),
         pytest.param([(0, UP), (5, DOWN)], 244, BLIND, id="not-yet"),
     ],
 )
@@ -136,12 +138,21 @@ def test_a_port_does_not_flap(times: int, now: float, expected: Any) -> None:
     ("name", "span_s"), [("infiniband-flaps", DAY_S), ("infiniband-counters", 3600.0)]
 )
 def test_until_it_has_looked_for_long_it_clears_nothing(name: str, span_s: float) -> None:
-    assert judged(name, after((0, UP)), span_s - 1) == BLIND
-    assert judged(name, after((0, UP)), span_s) == Outcome()
+    def asked(seen_s: float, action: Action = Action.INSPECT) -> Fault:
+        at = clock.utc(NOW + seen_s)
+        return Fault(code="x", check=name, severity=Severity.DEGRADED, action=action, last_seen=at)
+
+    assert judged(name, after((0, UP)), span_s - 1, asked(0)) == BLIND
+    assert judged(name, after((0, UP)), span_s, asked(0)) == Outcome()
+    # What the process before this one has not seen for so long is over, however young this one is.
+    assert judged(name, after((0, UP)), 60, asked(61 - span_s)) == BLIND
+    assert judged(name, after((0, UP)), 60, asked(59 - span_s)) == Outcome()
+    assert judged(name, after((0, UP)), 60, asked(0, Action.NONE)) == Outcome()
 
 
 ERRORS = ("infiniband-errors", Severity.FATAL, Action.INSPECT, 1)
 RISING = ("infiniband-errors-rising", Severity.DEGRADED, Action.INSPECT, 1)
+ONCE = ("infiniband-errors-rising", Severity.DEGRADED, Action.NONE, 1)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +164,8 @@ RISING = ("infiniband-errors-rising", Severity.DEGRADED, Action.INSPECT, 1)
         pytest.param({"symbol_error": 120}, 60, [], id="symbols-an-hour"),
         pytest.param({"symbol_error": 121}, 60, [ERRORS], id="more-symbols-an-hour"),
         pytest.param({"symbol_error": 110}, 10, [RISING], id="symbols-a-second"),
-        pytest.param({"link_downed": 1}, 60, [RISING], id="link-downed"),
+        pytest.param({"link_downed": 1}, 60, [ONCE], id="link-downed"),
+        pytest.param({"link_downed": 2}, 60, [RISING], id="link-downed-again"),
         pytest.param({"port_rcv_errors": 600}, 60, [], id="receive-errors"),
         pytest.param({"port_rcv_errors": 601}, 60, [RISING], id="more-receive-errors"),
         pytest.param({"link_error_recovery": 5}, 60, [], id="recoveries"),
@@ -168,9 +180,23 @@ def test_errors_stay_rare(values: dict[str, Any], in_s: float, expected: Any) ->
 def test_errors_from_before_the_start_and_from_an_hour_ago_are_past() -> None:
     reading = after((0, (port(symbol_error=9999),)), (60, (port(symbol_error=9999),)))
     assert judged("infiniband-counters", reading, 3600) == Outcome()
-    reading = after((0, UP), (60, (port(link_downed=1),)))
+    reading = after((0, UP), (60, (port(link_downed=2),)))
     assert judged("infiniband-counters", reading, 3659) != Outcome()
     assert judged("infiniband-counters", reading, 3660) == Outcome()
+
+
+@pytest.mark.parametrize(
+    "values", [{"link_downed": 1}, {"port_rcv_errors": 700}], ids=["one-outage", "errors"]
+)
+def test_what_has_ceased_for_a_minute_is_over(values: dict[str, Any]) -> None:
+    reading = after((0, UP), (60, (port(**values),)))
+    assert judged("infiniband-counters", reading, 119) != Outcome()
+    assert judged("infiniband-counters", reading, 120) == Outcome()
+
+
+def test_a_trickle_is_no_flood_however_long_it_lasts() -> None:
+    looks = [(5.0 * look, (port(port_rcv_errors=5 * look),)) for look in range(720)]
+    assert judged("infiniband-counters", after(*looks), 3600) == Outcome()
 
 
 def test_a_counter_that_began_anew_shows_its_growth() -> None:
@@ -249,3 +275,102 @@ def test_they_are_judged_while_nvml_is_of_no_use() -> None:
     ]
     assert outcomes["nvme"] == UNKNOWN
     assert outcomes["row-remap"] == checks.BLIND
+
+
+# A process that starts beside what is broken: all that it has ever seen is the broken value.
+
+SLOW = (port(rate_gbps=200), port("mlx5_1", rate_gbps=400))
+BOTH_DOWN = (port(state="DOWN"), port("mlx5_1", state="DOWN"))
+LEFT_BROKEN: dict[str, tuple[str, str, HostReading, HostReading]] = {
+    # check, evidence of the fault from before, the host as it still is, the host when it is whole
+    "nvme": (
+        "nvme",
+        "7 NVMe drives answer of 8",
+        HostReading(nvme=7),
+        HostReading(nvme=8),
+    ),
+    "memory": (
+        "memory-size",
+        "1024.0 GiB of memory of 2047.9 GiB",
+        HostReading(memory_bytes=1 << 40),
+        HostReading(memory_bytes=2 << 40),
+    ),
+    "pci": (
+        "pci-count",
+        "the PCI bus shows 7 GPUs of 8",
+        HostReading(pci_gpus=7),
+        HostReading(pci_gpus=8),
+    ),
+    "rate": (
+        "infiniband-rate",
+        "mlx5_0/1 at 200 of 400 Gb/s",
+        HostReading(ports=SLOW),
+        HostReading(ports=(port(), port("mlx5_1"))),
+    ),
+    "two-rates": (
+        "infiniband-rate",
+        "at 200 of 400 Gb/s: mlx5_0/1, mlx5_2/1; at 100 of 200 Gb/s: mlx5_1/1, mlx5_3/1, mlx5_",
+        HostReading(ports=(port(), port("mlx5_1", rate_gbps=100))),
+        HostReading(ports=(port(), port("mlx5_1", rate_gbps=200))),
+    ),
+    "port": (
+        "infiniband-state",
+        "mlx5_0/1, mlx5_1/1 are DOWN, Polling for more than 240 s",
+        HostReading(ports=BOTH_DOWN),
+        HostReading(ports=(port(), port("mlx5_1"))),
+    ),
+    "one-port-is-back": (
+        "infiniband-state",
+        "mlx5_0/1 is DOWN, Polling; mlx5_1/1 is gone for more than 240 s",
+        HostReading(ports=UP),
+        HostReading(ports=(port(), port("mlx5_1"))),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "evidence", "broken", "whole"), LEFT_BROKEN.values(), ids=LEFT_BROKEN
+)
+def test_a_restart_forgets_nothing_that_is_still_wrong(
+    name: str, evidence: str, broken: HostReading, whole: HostReading
+) -> None:
+    known = Fault(
+        code="x", check=name, severity=Severity.FATAL, action=Action.INSPECT, evidence=evidence
+    )
+
+    def at_start(reading: HostReading, *faults: Fault) -> Outcome:
+        past = host_past.remember(None, reading, NOW, NOW)
+        return judged(name, replace(reading, past=past), 600, *faults)
+
+    before = at_start(broken, known)
+    assert len(before.findings) == 1
+    # Its own evidence tells it on, look after look and start after start.
+    again = known.model_copy(update={"evidence": before.findings[0].evidence})
+    assert at_start(broken, again) == before
+    assert at_start(whole, known) == Outcome()
+    assert at_start(broken) == Outcome()
+
+
+def test_a_slow_port_is_not_well_because_it_is_down() -> None:
+    slow = after((0, UP), (5, (port(rate_gbps=200),)), (10, (port(state="DOWN", rate_gbps=200),)))
+    assert judged("infiniband-rate", slow, 15) == BLIND
+
+
+def test_a_port_without_a_cable_keeps_no_fault_of_another_open() -> None:
+    bare = port("mlx5_9", state="DOWN")
+    reading = after((0, (bare, *UP)), (5, (bare, *DOWN)), (600, (bare, *UP)))
+    assert judged("infiniband-state", reading, 605) == Outcome()
+
+
+@pytest.mark.parametrize(
+    ("name", "reading"),
+    [
+        ("infiniband-flaps", flapping(3)),
+        ("infiniband-counters", after((0, UP), (60, (port(link_downed=5),)))),
+    ],
+)
+def test_a_release_forgives_what_has_happened(name: str, reading: HostReading) -> None:
+    look = Reading("b", host=reading)
+    for released_at, forgiven in ((NOW, False), (NOW + 400, True)):
+        past = Past(at=NOW + 500, released_at=released_at)
+        assert (BY_NAME[name].judge(look, past) == Outcome()) is forgiven

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tramontane.health import probe as probes
 from tramontane.health import wire
 from tramontane.health.child import RENEW_AFTER_S
 from tramontane.health.device import (
@@ -267,6 +268,26 @@ async def test_a_child_that_cannot_be_killed_is_a_strike_again_and_again(
         probe._command, probe._start_deadline_s = answering, 30.0
         assert (await until(probe, lambda _: True)).reading is not None
         assert probe.restarts == 1
+
+
+async def test_a_child_that_outlives_its_closing_gets_no_other_beside_it(
+    library: Path, machine: StateFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probes, "_KILL_AFTER_S", 0.1)
+    monkeypatch.setattr(probes, "_DEAD_AFTER_S", 0.1)
+    holder = tmp_path / "holder"
+    async with running(library, machine, tmp_path, start_deadline_s=1.0) as probe:
+        answering = probe._command
+        probe._command = [sys.executable, "-c", UNKILLABLE, str(holder)]
+        try:
+            await until(probe, lambda update: update.unresponsive)
+            await probe.aclose()
+            probe._command = answering
+            update = await until(probe, lambda _: True)
+            assert update.unresponsive is not None
+            assert update.unresponsive.evidence == "the probe that hangs in NVML cannot be ended"
+        finally:
+            os.kill(int(holder.read_text()), signal.SIGKILL)
 
 
 async def test_closing_ends_the_session_in_order(probe: ChildProbe, tmp_path: Path) -> None:

@@ -196,6 +196,27 @@ class TestNetwork:
         assert folded(before, replace(reading(), host=None)).network == before.network
 
 
+@pytest.mark.parametrize(
+    ("released_at", "left"),
+    [
+        pytest.param(None, ["nvme-missing"], id="nobody-has-looked"),
+        pytest.param(NOW - 1, ["nvme-missing"], id="before-it"),
+        pytest.param(NOW + 60, [], id="as-it-is"),
+    ],
+)
+def test_what_is_missing_is_so_for_the_next_process_until_a_person_releases_the_blade(
+    released_at: float | None, left: list[str]
+) -> None:
+    whole = reading(host=HostReading(nvme=8, past=HostPast(most_nvme=8)))
+    broken = reading(host=HostReading(nvme=7, past=HostPast(most_nvme=8)))
+    report = folded(folded(None, whole), broken)
+    assert codes(report) == ["nvme-missing"]
+    started = reading(host=HostReading(nvme=7, past=HostPast(most_nvme=7)))
+    for at in (NOW + 100, NOW + 200):
+        report = folded(through_the_api(report), started, now=at, released_at=released_at)
+        assert codes(report) == left
+
+
 def test_a_rule_about_time_sees_the_readings_before() -> None:
     slow = with_gpu(reading(), 3, clock_reasons=0x48)
     earlier = tuple(Sample(NOW + 60.0 * minute, slow) for minute in range(8))
@@ -303,9 +324,12 @@ class TestEvents:
             pytest.param(94, 23.9, True, id="a-day-is-not-over"),
             pytest.param(94, 24.1, False, id="a-day-is-over"),
             pytest.param(1, 1000.0, True, id="inspect-waits-for-people"),
+            pytest.param(63, 1000.0, True, id="a-reset-waits-for-the-job"),
+            pytest.param(95, 1000.0, True, id="a-reset-waits-for-the-breaker"),
+            pytest.param(79, 1000.0, True, id="so-does-a-reboot"),
         ],
     )
-    def test_end_with_time_unless_somebody_must_look(
+    def test_end_with_time_unless_somebody_must_act(
         self, code: int, hours: float, open_: bool
     ) -> None:
         after = folded(folded(None, reading(), xid(code)), reading(), now=NOW + hours * HOUR)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-from tramontane.api.blade import Action, Severity
+from tramontane.api.blade import Action, Fault, Severity
 from tramontane.health.device import GpuReading, Reading, Sample, Unsupported
 
 
@@ -49,13 +49,17 @@ class Past:
     `gpus` is how many GPUs the blade had, `at` when the reading was taken (Unix seconds), and
     `previous` the readings before it, oldest first, as `window.remember` keeps them: none after
     the agent has started, so a rule about time begins anew then. `no_session_s` is for how long
-    NVML could not be used in this boot, by the previous report, which outlives the agent.
+    NVML could not be used in this boot, by the previous report, which outlives the agent; so do
+    `faults`, those open in it. `released_at` is when a person released the blade, which forgives
+    what has happened until then: faults from before it are not among them.
     """
 
     gpus: int = 0
     at: float = 0.0
     previous: tuple[Sample, ...] = ()
     no_session_s: float = 0.0
+    faults: tuple[Fault, ...] = ()
+    released_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +93,9 @@ def over_time(
 ) -> Check:
     """Return a check that judges one value of each GPU by how it came to be.
 
-    Until the readings reach back `span_s`, a GPU without finding is not yet known to be well: the
-    check is blind for it, so that a fault from before the agent's start stays open.
+    Until the readings reach back `span_s`, a GPU is not yet known to be well, whatever else is
+    found of it: the check is blind for it, so that a fault from before the agent's start stays
+    open.
     """
 
     def run(reading: Reading, past: Past) -> Outcome:
@@ -104,9 +109,8 @@ def over_time(
                 blind.add(gpu.index)
                 unknown |= not (gpu.lost or gpu.reset_required)
                 continue
-            found = list(judge(gpu, seen, past))
-            findings += found
-            if young and not found:
+            findings += judge(gpu, seen, past)
+            if young:
                 blind.add(gpu.index)
         return Outcome(tuple(findings), frozenset(blind), unknown)
 

@@ -2,7 +2,8 @@
 
 gpud looks once a minute and calls a GPU unhealthy at 0.6 events a minute over ten minutes, which
 is six looks of ten. We look more often and so count time: six minutes of the last ten. Short
-slowdowns, power caps by software and idle clocks are how a GPU works.
+slowdowns, power caps by software and idle clocks are how a GPU works. One that has been at full
+speed for a minute is well again, however it was before.
 
 | bit   | reason               | code            |
 |-------|----------------------|-----------------|
@@ -37,15 +38,20 @@ def _because(bit: int) -> Callable[[GpuReading], bool]:
     )
 
 
+def _lasts(past: Past, gpu: GpuReading, bit: int) -> bool:
+    held_s = window.seconds_held(past, gpu, _because(bit))
+    calm = window.seconds_held(past, gpu, _because(bit), window.CALM_S) == 0
+    return held_s >= SHARE * window.WINDOW_S and not calm
+
+
 def _judge(gpu: GpuReading, _reasons: int, past: Past) -> Iterator[Finding]:
-    needed_s = SHARE * window.WINDOW_S
     alone = True
     for bit, code, why in _REASONS:
-        if window.seconds_held(past, gpu, _because(bit)) >= needed_s:
+        if _lasts(past, gpu, bit):
             alone = False
             evidence = f"slowed down for 6 of 10 minutes: {why}"
             yield from on(gpu, code, Severity.DEGRADED, Action.INSPECT, evidence)
-    if alone and window.seconds_held(past, gpu, _because(_SLOWDOWN)) >= needed_s:
+    if alone and _lasts(past, gpu, _SLOWDOWN):
         evidence = "slowed down by the hardware for 6 of 10 minutes"
         yield from on(gpu, "clock-slowdown", Severity.DEGRADED, Action.INSPECT, evidence)
 

@@ -8,7 +8,7 @@ that no other check explains. Info: slow, not wrong.
 from collections.abc import Iterator
 
 from tramontane.api.blade import Action, Severity
-from tramontane.health.checks.base import Finding
+from tramontane.health.checks.base import Finding, Past
 from tramontane.health.checks.host import on_host
 from tramontane.health.host import HostPast
 
@@ -17,7 +17,7 @@ CODE = "clocksource-slow"
 SLOW = frozenset({"hpet", "acpi_pm", "pit", "jiffies", "refined-jiffies"})
 
 
-def _judge(name: str, _past: HostPast, _now: float) -> Iterator[Finding]:
+def _judge(name: str, _known: HostPast, _past: Past) -> Iterator[Finding]:
     if name in SLOW:
         evidence = f"the kernel's clock source is {name}"
         yield Finding(CODE, Severity.INFO, Action.INSPECT, evidence)

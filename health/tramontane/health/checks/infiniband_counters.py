@@ -1,21 +1,25 @@
 """infiniband-counters: the errors that a port counts stay rare.
 
-| counter                                | more than  | code                     | severity |
-|----------------------------------------|------------|--------------------------|----------|
-| excessive_buffer_overrun_errors        | 0 in 1 h   | infiniband-errors        | Fatal    |
-| local_link_integrity_errors            | 0 in 1 h   | infiniband-errors        | Fatal    |
-| rnr_nak_retry_err                      | 0 in 1 h   | infiniband-errors        | Fatal    |
-| symbol_error                           | 120 in 1 h | infiniband-errors        | Fatal    |
-| link_downed                            | 0 in 1 h   | infiniband-errors-rising | Degraded |
-| symbol_error, port_rcv_errors          | 10 a second| infiniband-errors-rising | Degraded |
-| link_error_recovery                    | 5 a minute | infiniband-errors-rising | Degraded |
-| carrier_changes                        | 2 in 1 h   | infiniband-errors-rising | Degraded |
+| counter                         | more than    | code                     | severity, action  |
+|---------------------------------|--------------|--------------------------|-------------------|
+| excessive_buffer_overrun_errors | 0 in 1 h     | infiniband-errors        | Fatal, Inspect    |
+| local_link_integrity_errors     | 0 in 1 h     | infiniband-errors        | Fatal, Inspect    |
+| rnr_nak_retry_err               | 0 in 1 h     | infiniband-errors        | Fatal, Inspect    |
+| symbol_error                    | 120 in 1 h   | infiniband-errors        | Fatal, Inspect    |
+| link_downed                     | 0 in 1 min   | infiniband-errors-rising | Degraded, None    |
+| link_downed                     | 1 in 1 h     | infiniband-errors-rising | Degraded, Inspect |
+| carrier_changes                 | 2 in 1 h     | infiniband-errors-rising | Degraded, Inspect |
+| symbol_error, port_rcv_errors   | 10 a second  | infiniband-errors-rising | Degraded, Inspect |
+| link_error_recovery             | 5 a minute   | infiniband-errors-rising | Degraded, Inspect |
 
 One difference from the source: there any `link_downed` is fatal. A switch's restart counts one on
-every blade beneath it; here it keeps new work away for an hour, and a link that stays down is
-infiniband-state's to condemn.
+every blade beneath it; here the first keeps new work away until it has been calm for a while and
+asks for no more, the second within the hour takes the blade out; a link that stays down is
+infiniband-state's to condemn. Rates are those of the last minute: errors that have ceased are no
+reason to take a blade out.
 
-A counter that fell began anew; what it shows then is the growth.
+A counter that fell began anew; what it shows then is the growth. Growth from before a person's
+release is forgiven.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,11 +27,13 @@ from itertools import pairwise
 from types import MappingProxyType
 
 from tramontane.api.blade import Action, Severity
-from tramontane.health.checks.base import Finding
-from tramontane.health.checks.host import on_host, remembered
+from tramontane.health.checks import window
+from tramontane.health.checks.base import Finding, Past
+from tramontane.health.checks.host import on_host, opened, remembered
 from tramontane.health.host import HostPast, Mark, Port
 from tramontane.health.host_past import COUNT_FOR_S
 
+NAME = "infiniband-counters"
 FATAL_CODE = "infiniband-errors"
 RISING_CODE = "infiniband-errors-rising"
 
@@ -40,36 +46,48 @@ FATAL_PER_HOUR: Mapping[str, int] = MappingProxyType(
         "symbol_error": 120,
     }
 )
-RISING_PER_HOUR: Mapping[str, int] = MappingProxyType({"link_downed": 0, "carrier_changes": 2})
-RISING_PER_SECOND: Mapping[str, float] = MappingProxyType(
-    {"symbol_error": 10.0, "port_rcv_errors": 10.0, "link_error_recovery": 5 / 60}
+RISING_PER_HOUR: Mapping[str, int] = MappingProxyType({"link_downed": 1, "carrier_changes": 2})
+RISING_PER_MINUTE: Mapping[str, float] = MappingProxyType(
+    {"symbol_error": 600.0, "port_rcv_errors": 600.0, "link_error_recovery": 5.0}
 )
+ONCE: Mapping[str, int] = MappingProxyType({"link_downed": 0})
 # A rate is the growth between two looks; one made in a shorter time says too much.
 _LEAST_S = 1.0
 
 
-def _judge(ports: tuple[Port, ...], past: HostPast, now: float) -> Iterator[Finding]:
+def _judge(ports: tuple[Port, ...], host: HostPast, past: Past) -> Iterator[Finding]:
     fatal: list[str] = []
     rising: list[str] = []
-    for _, known in remembered(ports, past):
-        grown, fastest = _growth(known.marks, now)
+    once: list[str] = []
+    hour, minute = (
+        max(past.at - back_s, past.released_at) for back_s in (COUNT_FOR_S, window.CALM_S)
+    )
+    for _, known in remembered(ports, host):
+        grown, _ = _growth(known.marks, hour)
+        just_now, fastest = _growth(known.marks, minute)
         fatal += _beyond(known.name, grown, FATAL_PER_HOUR, "in 1 h")
         rising += _beyond(known.name, grown, RISING_PER_HOUR, "in 1 h")
-        rising += _beyond(known.name, fastest, RISING_PER_SECOND, "a second")
-    for code, severity, found in (
-        (FATAL_CODE, Severity.FATAL, fatal),
-        (RISING_CODE, Severity.DEGRADED, rising),
-    ):
-        if found:
-            yield Finding(code, severity, Action.INSPECT, "; ".join(found), count=len(found))
+        rising += _fast(known.name, fastest)
+        once += _beyond(known.name, just_now, ONCE, "just now")
+    if fatal:
+        yield Finding(
+            FATAL_CODE, Severity.FATAL, Action.INSPECT, "; ".join(fatal), count=len(fatal)
+        )
+    found = rising or once
+    if found:
+        asked = any(fault.code == RISING_CODE for fault in opened(past, NAME))
+        action = Action.INSPECT if rising or asked else Action.NONE
+        yield Finding(RISING_CODE, Severity.DEGRADED, action, "; ".join(found), count=len(found))
 
 
-def _growth(marks: tuple[Mark, ...], now: float) -> tuple[Mapping[str, float], Mapping[str, float]]:
-    """Return by how much each counter grew in the last hour, and how fast at most (per s)."""
+def _growth(
+    marks: tuple[Mark, ...], since: float
+) -> tuple[Mapping[str, float], Mapping[str, float]]:
+    """Return by how much each counter grew since then, and how fast at most (per s)."""
     grown: dict[str, float] = {}
     fastest: dict[str, float] = {}
     for before, mark in pairwise(marks):
-        if mark.at <= now - COUNT_FOR_S:
+        if mark.at <= since:
             continue
         earlier = dict(before.counters)
         for name, value in mark.counters:
@@ -90,8 +108,14 @@ def _beyond(
             yield f"{port} {name} +{values[name]:g} {per}"
 
 
+def _fast(port: str, per_s: Mapping[str, float]) -> Iterator[str]:
+    for name, limit in RISING_PER_MINUTE.items():
+        if per_s.get(name, 0) * 60 > limit:
+            yield f"{port} {name} more than {limit:g} a minute"
+
+
 CHECK = on_host(
-    "infiniband-counters",
+    NAME,
     "NVSentinel NIC monitor; /sys/class/infiniband/*/ports/*/counters",
     lambda host: host.ports,
     _judge,

@@ -8,22 +8,24 @@ was removed, or its slot has lost power.
 from collections.abc import Iterator
 
 from tramontane.api.blade import Action, Severity
-from tramontane.health.checks.base import Finding
-from tramontane.health.checks.host import on_host
+from tramontane.health.checks.base import Finding, Past
+from tramontane.health.checks.host import on_host, told
 from tramontane.health.host import HostPast
 
+NAME = "pci-count"
 CODE = "pci-gpu-missing"
 
 
-def _judge(shown: int, past: HostPast, _now: float) -> Iterator[Finding]:
-    missing = past.most_pci_gpus - shown
+def _judge(shown: int, known: HostPast, past: Past) -> Iterator[Finding]:
+    most = max(known.most_pci_gpus, int(told(past, NAME)))
+    missing = most - shown
     if missing > 0:
-        evidence = f"the PCI bus shows {shown} GPUs of {past.most_pci_gpus}"
+        evidence = f"the PCI bus shows {shown} GPUs of {most}"
         yield Finding(CODE, Severity.FATAL, Action.REBOOT, evidence, count=missing)
 
 
 CHECK = on_host(
-    "pci-count",
+    NAME,
     "gpud and HyperPod: reboot on a mismatch; /sys/bus/pci/devices",
     lambda host: host.pci_gpus,
     _judge,

@@ -11,6 +11,7 @@ What a reload of the driver looks like from here, unloading, another library, lo
 |---------------------------------------------|------------------------|---------------------------|
 | driver not loaded, library does not fit it  | Degraded, Drain        | Fatal, Reboot             |
 | no library, or one that lost its driver     | Degraded, Drain        | Fatal, Inspect            |
+| left by us, for a reset (pause.py)          | nothing is said, and what was said holds           |
 | anything else                               | Fatal, Inspect         | Fatal, Inspect            |
 
 Drain: no new work comes. What runs has nothing to fear: a driver in use is not unloaded.
@@ -24,6 +25,8 @@ from tramontane.health.device import Reading, Unresponsive
 
 NAME = "nvml"
 UNRESPONSIVE = "nvml-unresponsive"
+# Why there is no session while the operator has a GPU reset.
+LEFT = "Left"
 
 # A busy driver may be slow once; three children in a row that get no answer are no accident.
 # Source: NVSentinel, three missed polls.
@@ -47,6 +50,8 @@ def _judge(reading: Reading, past: Past) -> Outcome:
     error = reading.session_error
     if not error:
         return Outcome()
+    if error == LEFT:
+        return Outcome(blind=frozenset({None}), unknown=True)
     severity, action = Severity.FATAL, _ACTIONS.get(error, Action.INSPECT)
     if error in _RELOADING and past.no_session_s < RELOAD_S:
         severity, action = Severity.DEGRADED, Action.DRAIN

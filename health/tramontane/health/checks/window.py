@@ -4,6 +4,10 @@ The agent keeps earlier readings with `remember`: ten minutes, at most one in te
 two of them the earlier one holds, because the child says nothing while nothing changes. Beyond
 `MAX_HOLD_S` it does not: then nobody looked.
 
+What looks back must not outlive its cause: a Degraded fault that lasts for a pool's `clearAfter`
+takes the blade out. So what happened once, or has stopped, is over after `CALM_S`; what came again
+lasts for as long as it is remembered.
+
 All of this is pure; times are Unix seconds. Cost: O(samples) per question.
 """
 
@@ -16,6 +20,8 @@ from tramontane.health.device import GpuReading, Sample, Unsupported
 # Source: gpud's window for clock events, the longest that any rule needs.
 WINDOW_S = 600.0
 GAP_S = 10.0
+# Our choice: what has been calm for so long is over; much shorter than clearAfter (10 min).
+CALM_S = 60.0
 # The agent folds at least once a minute (Timing.refresh_s), twice that is a lost reading.
 MAX_HOLD_S = 120.0
 
@@ -71,27 +77,35 @@ def growth(
     return None
 
 
-def most_growth(
+def rises(
     past: Past, gpu: GpuReading, count: Callable[[GpuReading], int | Unsupported]
-) -> int:
-    """Return a count's growth over the whole window, however short the history is."""
-    now = count(gpu)
-    if isinstance(now, Unsupported):
-        return 0
-    least = now
-    for _, earlier in _backwards(past, gpu):
+) -> list[float]:
+    """Return when a count has grown, latest first, as far as the readings tell.
+
+    A count that fell began anew (reset): what was before it is over. So is what was before a
+    person released the blade.
+    """
+    grown: list[float] = []
+    at, later = past.at, count(gpu)
+    for sample, earlier in _backwards(past, gpu):
         before = count(earlier)
-        if isinstance(before, Unsupported):
+        if isinstance(later, Unsupported) or isinstance(before, Unsupported):
             break
-        if before > least:  # the count began anew after this sample
-            return now
-        least = before
-    return now - least
+        if at <= past.released_at:
+            break
+        if before > later:
+            return [*grown, at] if later else grown
+        if before < later:
+            grown.append(at)
+        at, later = sample.at, before
+    return grown
 
 
-def seconds_held(past: Past, gpu: GpuReading, holds: Callable[[GpuReading], bool]) -> float:
-    """Return for how long of the last `WINDOW_S` something was true of a GPU."""
-    start = past.at - WINDOW_S
+def seconds_held(
+    past: Past, gpu: GpuReading, holds: Callable[[GpuReading], bool], over_s: float = WINDOW_S
+) -> float:
+    """Return for how long of the last `over_s` something was true of a GPU."""
+    start = past.at - over_s
     until = past.at
     held = 0.0
     for sample, earlier in _backwards(past, gpu):
