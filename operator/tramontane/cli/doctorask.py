@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from tramontane.api.names import GPU_RESOURCE, GROUP
-from tramontane.cli.doctorchecks import MONITORING_GROUP
+from tramontane.cli.doctorchecks import COMPONENT, MONITORING_GROUP, POD_SECURITY
 from tramontane.cli.doctorfacts import Access, Facts, Raw, Unreadable
 from tramontane.kube.client import ApiError, Client
 from tramontane.kube.metrics import CLOCK_SKEW
@@ -20,6 +20,7 @@ from tramontane.kube.resources import (
     CRDS,
     DEPLOYMENTS,
     LEASES,
+    NAMESPACES,
     NODEPOOLS,
     NODES,
     Resource,
@@ -28,7 +29,6 @@ from tramontane.kube.resources import (
 T = TypeVar("T")
 
 _OURS: Final = "app.kubernetes.io/part-of=tramontane"
-_COMPONENT: Final = "app.kubernetes.io/component"
 _DAEMONSETS = Resource("apps", "v1", "daemonsets", "DaemonSet", namespaced=True)
 _POLICY_BINDINGS = Resource(
     "admissionregistration.k8s.io",
@@ -65,12 +65,13 @@ ACCESS: Final = (
 async def look(client: Client, namespace: str) -> Facts:
     """Return what could be read; raises Unreachable where nobody answers."""
     version = await _or_why(_json(client, "/version"))
-    groups, crds, workloads, leases, policies = await asyncio.gather(
+    groups, crds, workloads, leases, policies, pod_security = await asyncio.gather(
         _or_why(_groups(client)),
         _or_why(_by_name(client, CRDS)),
         _or_why(_workloads(client, namespace)),
         _or_why(_by_name(client, LEASES, namespace)),
         _or_why(_by_name(client, _POLICY_BINDINGS, selector=_OURS)),
+        _or_why(_pod_security(client, namespace)),
     )
     pools, blades, nodes = await asyncio.gather(
         _or_why(client.list_all(NODEPOOLS)),
@@ -89,6 +90,7 @@ async def look(client: Client, namespace: str) -> Facts:
         leases=leases,
         workloads=workloads,
         policies=policies if isinstance(policies, Unreadable) else sorted(policies),
+        pod_security=pod_security,
         monitors=await _or_why(_monitors(client, namespace)) if watched else (),
         access=await _or_why(_access(client, namespace, workloads)),
         pools=pools,
@@ -147,6 +149,11 @@ async def _workloads(client: Client, namespace: str) -> Mapping[str, Raw]:
     }
 
 
+async def _pod_security(client: Client, namespace: str) -> str:
+    meta = (await client.get(NAMESPACES, namespace))["metadata"]
+    return str((meta.get("labels") or {}).get(POD_SECURITY, ""))
+
+
 async def _monitors(client: Client, namespace: str) -> Sequence[str]:
     return [
         f"{resource.kind} {name}"
@@ -162,7 +169,7 @@ async def _access(
     if isinstance(workloads, Unreadable):
         return {}
     accounts = {
-        raw["metadata"].get("labels", {}).get(_COMPONENT): account
+        raw["metadata"].get("labels", {}).get(COMPONENT): account
         for raw in workloads.values()
         if (account := raw["spec"]["template"]["spec"].get("serviceAccountName"))
     }

@@ -26,6 +26,10 @@ OLDEST_KUBERNETES: Final = (1, 32)
 # A leader renews every 2 s and gives up after 10.
 _LEASE_STALE_S: Final = 30.0
 MONITORING_GROUP: Final = "monitoring.coreos.com"
+COMPONENT: Final = "app.kubernetes.io/component"
+POD_SECURITY: Final = "pod-security.kubernetes.io/enforce"
+# A pod that resets a GPU enters the host's namespaces: these standards refuse it.
+_UNPRIVILEGED: Final = ("baseline", "restricted")
 
 
 def examine(facts: Facts) -> list[Finding]:
@@ -116,7 +120,7 @@ def _components(facts: Facts) -> Iterator[Finding]:
         )
     elif not isinstance(facts.workloads, Unreadable):
         for name, raw in facts.workloads.items():
-            yield _ready(name, raw)
+            yield _ready(name, raw, facts)
     if (lost := blind("leaders", facts.leases)) is not None:
         yield lost
         return
@@ -125,13 +129,22 @@ def _components(facts: Facts) -> Iterator[Finding]:
         yield _led(name, facts.leases.get(name), facts.now)
 
 
-def _ready(name: str, raw: Raw) -> Finding:
+def _ready(name: str, raw: Raw, facts: Facts) -> Finding:
+    """Return how many are ready; an agent is, once its node is a Blade that it can report on."""
     status, spec = raw.get("status") or {}, raw.get("spec") or {}
     wanted = status.get("desiredNumberScheduled", spec.get("replicas", 1))
     ready = status.get("numberReady", status.get("readyReplicas", 0)) or 0
-    level = Level.OK if ready >= wanted else Level.PROBLEM if not ready else Level.WARNING
-    remedy = "" if level is Level.OK else f"kubectl -n {raw['metadata']['namespace']} get pods"
-    return Finding("components", level, f"{name}: {ready} of {wanted} ready", remedy)
+    told, pods = f"{name}: {ready} of {wanted} ready", f"kubectl -n {facts.namespace} get pods"
+    if ready >= wanted:
+        return Finding("components", Level.OK, told)
+    if not facts.blades and raw["metadata"].get("labels", {}).get(COMPONENT) == "agent":
+        return Finding(
+            "components",
+            Level.WARNING,
+            f"{told}: an agent is ready once a NodePool has taken its node",
+            f"until then they must be Running: {pods}",
+        )
+    return Finding("components", Level.WARNING if ready else Level.PROBLEM, told, pods)
 
 
 def _led(name: str, lease: Raw | None, now: float) -> Finding:
@@ -190,6 +203,19 @@ def _policies(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def _security(facts: Facts) -> Iterator[Finding]:
+    """Look for a label that keeps repairs out; whoever may not read it is told at admission."""
+    if facts.pod_security in _UNPRIVILEGED:
+        yield Finding(
+            "security",
+            Level.WARNING,
+            f"namespace {facts.namespace} must admit privileged pods "
+            f"(got {POD_SECURITY}={facts.pod_security})",
+            "pods that reset a GPU, and agents with agent.access=Host, are refused: "
+            f"kubectl label --overwrite namespace {facts.namespace} {POD_SECURITY}=privileged",
+        )
+
+
 def _prometheus(facts: Facts) -> Iterator[Finding]:
     if (lost := blind("prometheus", facts.groups)) is not None:
         yield lost
@@ -215,7 +241,8 @@ def _prometheus(facts: Facts) -> Iterator[Finding]:
 
 
 CHECKS: Final[tuple[Callable[[Facts], Iterator[Finding]], ...]] = (
-    _versions, _crds, _components, _access, _policies, agents, clocks, nodes, pools, _prometheus,
+    _versions, _crds, _components, _access, _policies, _security, agents, clocks, nodes, pools,
+    _prometheus,
 )  # fmt: skip
 
 

@@ -81,6 +81,7 @@ class Facts:
         crds, leases, workloads: by name; workloads are Deployments and DaemonSets of ours.
         access: for each question, what the API server said.
         groups: names of the API groups that are served.
+        pod_security: the standard that `namespace` is held to by its label; empty without one.
     """
 
     now: float
@@ -93,6 +94,7 @@ class Facts:
     leases: Mapping[str, Raw] | Unreadable = field(default_factory=dict)
     workloads: Mapping[str, Raw] | Unreadable = field(default_factory=dict)
     policies: Sequence[str] | Unreadable = ()
+    pod_security: str | Unreadable = ""
     monitors: Sequence[str] | Unreadable = ()
     access: Mapping[Access, bool] | Unreadable = field(default_factory=dict)
     pools: Sequence[Raw] | Unreadable = ()

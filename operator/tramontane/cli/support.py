@@ -36,9 +36,9 @@ _OWNER_ONLY = 0o600
 def support(*, path: Path | None, namespace: str, cluster: options.Cluster) -> None:
     """Collect objects, Events, logs and a snapshot into one file, with secrets taken out.
 
-    No Secret and no ConfigMap is read; values of environment variables and what looks like a key,
-    a token or a password are replaced. Look into the file before you send it: names of jobs, nodes
-    and people are in it.
+    No Secret and no ConfigMap is read. Values of environment variables, arguments, headers and
+    attributes of volumes, and what looks like a key, a token or a password, are replaced. Look into
+    the file before you send it: names of jobs, nodes and people are in it.
     """
     from tramontane.api.errors import InvalidValue  # noqa: PLC0415
     from tramontane.cli import session  # noqa: PLC0415

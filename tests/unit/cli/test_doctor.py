@@ -17,6 +17,8 @@ from tramontane.cli.options import Cluster
 from unit.cli.desk import NODES, Desk
 
 NOW = 1_800_000_000.0
+# A leader that renews then is never silent, whenever a test runs.
+ALWAYS = 10_000_000_000.0
 Raw = dict[str, Any]
 
 
@@ -39,12 +41,18 @@ def crds() -> dict[str, Raw]:
 
 
 def workload(component: str, ready: int = 2, version: str = "0.2.0") -> Raw:
-    labels = {"app.kubernetes.io/component": component, "app.kubernetes.io/version": version}
+    labels = {"part-of": "tramontane", "component": component, "version": version}
+    meta = {f"app.kubernetes.io/{key}": value for key, value in labels.items()}
     return {
-        "metadata": {"name": component, "namespace": "system", "labels": labels},
+        "metadata": {"name": component, "namespace": "system", "labels": meta},
         "spec": {"replicas": 2},
         "status": {"readyReplicas": ready},
     }
+
+
+def agents(ready: int, wanted: int = 125) -> Raw:
+    raw = workload("agent")
+    return raw | {"status": {"numberReady": ready, "desiredNumberScheduled": wanted}}
 
 
 def node(name: str, gpus: int = 8, **labels: str) -> Raw:
@@ -132,6 +140,22 @@ CASES: dict[str, tuple[dict[str, Any], str, Level, str]] = {
         {"workloads": {"operator": workload("operator", ready=0)}},
         "components", Level.PROBLEM, "operator: 0 of 2 ready",
     ),
+    "no agent ready": (
+        {"workloads": {"tramontane-agent": agents(0)}},
+        "components", Level.PROBLEM, "tramontane-agent: 0 of 125 ready",
+    ),
+    "no agent ready, and nobody knows of blades": (
+        {"workloads": {"tramontane-agent": agents(0)}, "blades": Unreadable("Forbidden: no")},
+        "components", Level.PROBLEM, "tramontane-agent: 0 of 125 ready",
+    ),
+    "no operator ready, no pool": (
+        {"workloads": {"operator": workload("operator", ready=0)}, "blades": []},
+        "components", Level.PROBLEM, "operator: 0 of 2 ready",
+    ),
+    "repairs that are refused": (
+        {"pod_security": "baseline"},
+        "security", Level.WARNING, "got pod-security.kubernetes.io/enforce=baseline",
+    ),
     "not installed here": ({"workloads": {}}, "components", Level.WARNING, "system has no"),
     "no leader": ({"leases": {}}, "leaders", Level.PROBLEM, "tramontane-operator must have a lead"),
     "a leader that is silent": (
@@ -200,6 +224,53 @@ def test_what_is_wrong_is_named_with_what_to_do(case: str) -> None:
     assert told, [one.message for one in found]
     assert told[0].level is level
     assert told[0].remedy or level is Level.UNKNOWN
+
+
+def test_a_release_without_a_pool_is_fit_with_agents_that_wait_for_one() -> None:
+    workloads = {one: workload(one) for one in ("operator", "scheduler")}
+    workloads["tramontane-agent"] = agents(0)
+    facts = replace(sound(), workloads=workloads, pools=[], blades=[])
+    found = worst(facts)
+    assert [(one.check, one.level) for one in found] == [
+        ("components", Level.WARNING), ("agents", Level.WARNING),
+    ]  # fmt: skip
+    assert found[0].message == (
+        "tramontane-agent: 0 of 125 ready: an agent is ready once a NodePool has taken its node"
+    )
+    assert summary(examine(facts)).startswith("fit: ")
+
+
+def test_agents_that_wait_for_a_pool_fail_no_test_of_the_release(desk: Desk) -> None:
+    there, apps = desk.server.objects, "/apis/apps/v1/namespaces/system"
+    there[f"{apps}/daemonsets/agent"] = agents(0) | {"spec": {"template": {"spec": {}}}}
+    for name, raw in crds().items():
+        there[f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}"] = raw
+    for name in ("tramontane-operator", "tramontane-scheduler"):
+        raw = lease(ALWAYS)
+        raw["metadata"]["name"] = name
+        there[f"/apis/coordination.k8s.io/v1/namespaces/system/leases/{name}"] = raw
+    assert "warning  components  agent: 0 of 125 ready: " in desk.says("doctor", "-n", "system")
+    desk.blade("gpu-1", None)
+    done = desk.run("doctor", "-n", "system")
+    assert done.exit_code == 3
+    assert "PROBLEM  components  agent: 0 of 125 ready\n" in done.output
+
+
+@pytest.mark.parametrize("held", ["", "privileged", Unreadable("Forbidden: no")])
+def test_a_namespace_that_admits_repairs_or_may_not_be_read_is_not_spoken_of(held: Any) -> None:
+    assert worst(replace(sound(), pod_security=held)) == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "read"),
+    [({"pod-security.kubernetes.io/enforce": "restricted"}, "restricted"), ({}, ""), (None, "")],
+)
+def test_the_standard_of_the_namespace_is_read_from_its_label(
+    desk: Desk, labels: Raw | None, read: str
+) -> None:
+    desk.server.objects["/api/v1/namespaces/system"] = {"metadata": {"labels": labels}}
+    facts = session.run(Cluster(desk.kubeconfig), lambda client: look(client, "system"))
+    assert facts.pod_security == read
 
 
 @pytest.mark.parametrize(
