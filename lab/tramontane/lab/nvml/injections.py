@@ -207,7 +207,7 @@ INJECTIONS: Mapping[str, tuple[Injection, ...]] = MappingProxyType(
         ),
         "nvlink-errors": (
             Injection(_count("nvlink_replays", 4, 1), "nvlink-replay", _INFO, _INSPECT),
-            Injection(_count("nvlink_recoveries", 4, 1), "nvlink-recovery", _DEGRADED, Action.NONE),
+            Injection(_count("nvlink_recoveries", 4, 1), "nvlink-recovery", _DEGRADED, _NONE),
             Injection(
                 _count("nvlink_crc", 4, 2_000),
                 "nvlink-crc",
