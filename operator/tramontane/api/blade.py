@@ -316,12 +316,22 @@ class BladeRepair(Model):
 
     code: Annotated[Word | None, about("Code of the fault.", example="xid-79")] = None
     gpu: Annotated[int | None, about("Index of the GPU.", example=3, ge=0, le=1023)] = None
-    action: Annotated[Action, about("Rung of the ladder: Reset or Reboot.", example="Reset")]
+    action: Annotated[Action, about("What the fault asks for.", example="Reset")]
+    rung: Annotated[
+        Action | None,
+        about(
+            "What the last repair was: Reset or Reboot; absent: there was none.", example="Reset"
+        ),
+    ] = None
     since: Annotated[
         Timestamp | None,
         about("When the fault took the blade out.", example="2026-11-24T15:01:30Z"),
     ] = None
     attempts: Annotated[int, about("Repairs of this fault so far.", example=1, ge=0)] = 0
+    broken: Annotated[
+        int,
+        about("Pods in a row that broke before they could repair; no attempts.", example=1, ge=0),
+    ] = 0
     started_at: Annotated[
         Timestamp | None,
         about("When the present repair began; absent: none runs.", example="2026-11-24T15:02:07Z"),
@@ -337,6 +347,18 @@ class BladeRepair(Model):
             example="5f1c8a52-0b1c-4b8e-9d52-0a2a5f8c1b7e",
         ),
     ] = None
+    node_boot_id: Annotated[
+        Word | None,
+        about(
+            "The same as the kubelet had it, which is up again before the agent.",
+            example="5f1c8a52-0b1c-4b8e-9d52-0a2a5f8c1b7e",
+        ),
+    ] = None
+
+    @property
+    def doing(self) -> Action:
+        """Return what is or was done last; before that, what the fault asks for."""
+        return self.rung or self.action
 
 
 class Incident(Model):
@@ -362,6 +384,21 @@ class Incident(Model):
     ] = ()
     detected_after: Annotated[
         Duration | None, about("Time from the fault to its report.", example="800ms")
+    ] = None
+    boot_id: Annotated[
+        Word | None,
+        about(
+            "Boot in which the fault was last seen, or has been gone since goneSince.",
+            example="5f1c8a52-0b1c-4b8e-9d52-0a2a5f8c1b7e",
+        ),
+    ] = None
+    gone_since: Annotated[
+        Timestamp | None,
+        about(
+            "Since when the fault is gone, by the operator's clock; absent: it is not, "
+            "or not repaired as it must be.",
+            example="2026-11-24T15:06:07Z",
+        ),
     ] = None
     outcome: Annotated[Line | None, about("How it ended.", example="reset, back in 14m")] = None
 

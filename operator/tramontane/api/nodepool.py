@@ -436,8 +436,8 @@ class Remediation(Model):
     reset_by: Annotated[
         ResetBy,
         about(
-            "What a fault gets that asks for a reset. Reboot: no blade comes back on the boot in"
-            " which it was faulty.",
+            "What a fault gets that asks for a reset. Reboot: no blade that a fault took out comes"
+            " back on the boot in which it was faulty.",
             example="Reboot",
         ),
     ] = ResetBy.RESET

@@ -140,7 +140,7 @@ def _repair(blade: Blade, now: float) -> str:
         return ""
     running = f", running for {_ago(repair.started_at, now)}" if repair.started_at else ""
     of = f" of {repair.code}" if repair.code else ""
-    return f"{repair.action}{of}, attempts {repair.attempts}{running}"
+    return f"{repair.doing}{of}, attempts {repair.attempts}{running}"
 
 
 def _history(blade: Blade) -> str:

@@ -95,6 +95,14 @@ class Api:
         found = self.objects[resource].get(f"{namespace}/{name}")
         return {"items": [found] if found else []}
 
+    async def list_all(self, resource: Resource, namespace: str) -> list[Raw]:
+        await asyncio.sleep(0)
+        return [
+            copy.deepcopy(raw)
+            for key, raw in self.objects[resource].items()
+            if key.startswith(f"{namespace}/")
+        ]
+
     async def json_patch(self, resource: Resource, name: str, patch: Sequence[Raw]) -> Raw:
         raw = await self.get(resource, name)
         for operation in patch:
@@ -453,15 +461,23 @@ class Hall:
             and blade in {"", raw["spec"]["nodeName"]}
         ]
 
+    def starts(self, name: str) -> None:
+        """Let the container of a work pod run."""
+        self._is(name, "Running", {"running": {"startedAt": utc(self.now)}})
+
+    def breaks(self, name: str, waiting: str) -> None:
+        """Let a kubelet say why it cannot start a work pod."""
+        self._is(name, "Pending", {"waiting": {"reason": waiting}})
+
+    def _is(self, name: str, phase: str, state: Raw) -> None:
+        raw = copy.deepcopy(self.api.objects[PODS][f"{SYSTEM}/{name}"])
+        raw["status"] = {"phase": phase, "containerStatuses": [{"name": "test", "state": state}]}
+        self.api.put(PODS, raw)
+
     def finish(self, name: str, code: int = 0, **said: Any) -> None:
         """Let a work pod end with an exit code and its last line."""
-        raw = copy.deepcopy(self.api.objects[PODS][f"{SYSTEM}/{name}"])
         ended = {"exitCode": code, "message": json.dumps(said), "reason": "Completed"}
-        raw["status"] = {
-            "phase": "Failed" if code else "Succeeded",
-            "containerStatuses": [{"name": "test", "state": {"terminated": ended}}],
-        }
-        self.api.put(PODS, raw)
+        self._is(name, "Failed" if code else "Succeeded", {"terminated": ended})
 
     def spec(self, name: str, **fields: Any) -> None:
         raw = copy.deepcopy(self.api.objects[BLADES][name])

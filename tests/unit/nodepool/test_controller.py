@@ -1,13 +1,12 @@
 """The controller as a whole, on an API server in memory."""
 
-import asyncio
 from typing import Any
 
 import pytest
 
 from tramontane.api.clock import utc
 from tramontane.api.names import LABEL_BLADE_STATE, LABEL_POOL, LABEL_TRANCHE, TAINT_BLADE
-from tramontane.kube.resources import BLADES, GANGS, NODEPOOLS, NODES
+from tramontane.kube.resources import BLADES, GANGS, NODEPOOLS, NODES, Resource
 from unit.nodepool.hall import NOW, Hall, fault
 
 
@@ -149,6 +148,10 @@ async def test_inventory_must_match_and_may_be_put_right_in_the_pool() -> None:
         await hall.advance(700.0)
         hall.beat("gpu-1")
         hall.pool(gpu={"count": 8, "memory": "80Gi"})
+        await hall.settle()
+        assert hall.state("gpu-1") == "Quarantined", "clean since now, not since the report"
+        await hall.advance(601.0)
+        hall.beat("gpu-1")
         await hall.settle()
         assert hall.state("gpu-1") == "Healthy"
 
@@ -480,14 +483,14 @@ async def test_the_kubelets_are_listed_once_when_many_agents_are_silent() -> Non
         await hall.settle()
         lists = 0
 
-        async def list_all(*_: Any) -> list[dict[str, Any]]:
+        listed = hall.api.list_all
+
+        async def list_all(resource: Resource, namespace: str) -> list[dict[str, Any]]:
             nonlocal lists
             lists += 1
-            await asyncio.sleep(0)
-            leases = hall.api.objects[_[0]].items()
-            return [raw for key, raw in leases if key.startswith("kube-node-lease/")]
+            return await listed(resource, namespace)
 
-        hall.api.list_all = list_all  # type: ignore[attr-defined]
+        hall.api.list_all = list_all  # type: ignore[method-assign] # counts the calls
         await hall.advance(46.0)
         assert {hall.state(name) for name in names} == {"Lost"}
         assert lists == 1

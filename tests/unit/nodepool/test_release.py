@@ -81,6 +81,26 @@ async def test_what_has_happened_is_forgiven() -> None:
         assert hall.state(BLADE) == "Quarantined", "the next one is not"
 
 
+async def test_a_word_from_a_clock_that_is_ahead_forgives_nothing_to_come() -> None:
+    async with Hall() as hall:
+        await healthy(hall)
+        await sick(hall, code="xid-79", action="Inspect")
+        await wait(hall, 60)
+        word = {"reason": "new fan", "by": "anna", "at": utc(hall.now + 3600)}
+        hall.spec(BLADE, release=word)
+        await wait(hall, 60)
+        assert (hall.state(BLADE), hall.severity(BLADE)) == ("Healthy", "None"), "at once"
+        await sick(hall, code="xid-79", action="Inspect")
+        for _ in range(3):
+            await wait(hall, 1770)
+            assert (hall.state(BLADE), hall.severity(BLADE)) == ("Quarantined", "Fatal")
+        record = hall.blade(BLADE)["status"]["incidents"]
+        assert [one.get("outcome") for one in record] == ["released by anna: new fan", None]
+        hold(hall)
+        await wait(hall, 60)
+        assert hall.why(BLADE) == "HeldByPerson", "nor does it end a later hold"
+
+
 @pytest.mark.parametrize("by", ["release", "removal"])
 async def test_after_a_hold_the_pools_tests_come_first(by: str) -> None:
     async with Hall() as hall:

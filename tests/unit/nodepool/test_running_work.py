@@ -1,11 +1,11 @@
 """Work that runs on a blade comes first: drain before repair, RMA and tests, and by whose word."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
 from tramontane.kube.resources import PODS
-from unit.nodepool.hall import Hall
+from unit.nodepool.hall import Hall, fault
 from unit.nodepool.steps import (
     BLADE,
     CLEAR_AFTER_S,
@@ -45,6 +45,21 @@ class TestDraining:
             await finish(hall, "reset")
             await wait(hall, 30)
             assert hall.state(BLADE) == "Healthy"
+
+    async def test_what_a_contained_memory_error_leaves_waits_for_the_jobs_end(self) -> None:
+        left = [("ecc-uncorrected", "ecc-errors"), ("row-remap-pending", "remapped-rows")]
+        async with Hall() as hall:
+            await healthy(hall)
+            hall.gang("llama", BLADE)
+            asks: dict[str, Any] = {"severity": "Degraded", "action": "Reset", "at": hall.now}
+            faults = [fault(code=code, check=check, **asks) for code, check in left]
+            hall.report(BLADE, *faults, fault(code="xid-63", **asks))
+            await wait(hall, 5 * CLEAR_AFTER_S)
+            assert hall.state(BLADE) == "Suspect", "the job is not disturbed"
+            hall.gang("llama", "gpu-2")
+            await hall.settle()
+            assert hall.state(BLADE) == "Repairing"
+            assert [pod.split("-")[0] for pod in hall.works()] == ["reset"]
 
     @pytest.mark.parametrize("code", ["row-remap-failure", "retired-pages-limit"])
     async def test_what_must_be_replaced_waits_for_the_job_too(self, code: str) -> None:

@@ -61,8 +61,21 @@ HEALTHY = Prior(BladeState.HEALTHY)
 OPEN = Incident(
     at=utc(NOW - 1000), code="xid-79", gpu=3, to=BladeState.QUARANTINED, action=Action.RESET
 )
-QUARANTINED = Prior(BladeState.QUARANTINED, OPEN)
-WATCHED = Prior(BladeState.HEALTHY, OPEN.model_copy(update={"to": BladeState.HEALTHY}))
+
+
+def gone(since: float | None, state: BladeState = BladeState.QUARANTINED, **fault: Any) -> Prior:
+    """Have an open fault that has been gone since then; None: this is the first look."""
+    at = None if since is None else utc(since)
+    return Prior(state, OPEN.model_copy(update={"gone_since": at, "boot_id": "b1", **fault}))
+
+
+def degraded(since: float | None) -> Prior:
+    return gone(since, BladeState.SUSPECT, to=BladeState.SUSPECT)
+
+
+def refused(since: float | None, action: Action = Action.RESET) -> Prior:
+    worked = BladeState.HEALTHY
+    return gone(since, worked, to=worked, severity=Severity.FATAL, action=action)
 
 
 def signs(**changes: Any) -> Signs:
@@ -147,67 +160,115 @@ def case(  # noqa: PLR0917 - a row of a table
         ),
         case(
             "8 gone, window runs",
-            signs(reported_at=NOW - 599),
+            signs(),
             "Quarantined",
             "HardwareFault",
             "Fatal",
-            QUARANTINED,
+            gone(NOW - 599),
+        ),
+        case(
+            "8 gone at the first look, whatever the blade's clock says",
+            signs(reported_at=NOW - 3600),
+            "Quarantined",
+            "HardwareFault",
+            "Fatal",
+            gone(None),
         ),
         case(
             "8 gone, window over",
-            signs(reported_at=NOW - 600),
+            signs(),
             "Healthy",
             None,
             "None",
-            QUARANTINED,
+            gone(NOW - 600),
         ),
         case(
             "8 gone, but silent: the window waits",
-            signs(reported_at=NOW - 6000, agent_silence_s=500.0),
+            signs(agent_silence_s=500.0),
             "Quarantined",
             "HardwareFault",
             "Fatal",
-            QUARANTINED,
+            gone(NOW - 6000),
         ),
         case(
-            "8 gone, report without a time",
-            signs(reported_at=None),
-            "Quarantined",
-            "HardwareFault",
-            "Fatal",
-            QUARANTINED,
-        ),
-        case(
-            "8 gone, released since",
-            signs(reported_at=NOW - 5, released_at=NOW - 1),
+            "8 gone, however lately the report changed",
+            signs(reported_at=NOW + 7200),
             "Healthy",
             None,
             "None",
-            QUARANTINED,
+            gone(NOW - 600),
+        ),
+        case(
+            "8 gone, another boot: a new window",
+            signs(boot_id="b2"),
+            "Quarantined",
+            "HardwareFault",
+            "Fatal",
+            gone(NOW - 6000),
+        ),
+        case(
+            "8 gone, or the driver does not answer",
+            signs(finding=HUNG),
+            "Quarantined",
+            "HardwareFault",
+            "Fatal",
+            gone(NOW - 6000),
+        ),
+        case(
+            "8 refused, gone: granted at last",
+            signs(boot_id="b1"),
+            "Quarantined",
+            "HardwareFault",
+            "Fatal",
+            refused(None),
+        ),
+        case(
+            "8 refused, gone: another boot replaces nothing",
+            signs(boot_id="b2"),
+            "Quarantined",
+            "HardwareFault",
+            "Fatal",
+            refused(None, Action.REPLACE),
+        ),
+        case(
+            "8 refused, gone, released since",
+            signs(boot_id="b1", released_at=NOW - 1),
+            "Healthy",
+            None,
+            "None",
+            refused(None),
+        ),
+        case(
+            "8 gone, released since",
+            signs(released_at=NOW - 1),
+            "Healthy",
+            None,
+            "None",
+            gone(None),
         ),
         case(
             "8 gone, released before it came",
-            signs(reported_at=NOW - 5, released_at=NOW - 2000),
+            signs(released_at=NOW - 2000),
             "Quarantined",
             "HardwareFault",
             "Fatal",
-            QUARANTINED,
+            gone(NOW - 5),
         ),
         case(
             "8 milder now, window runs",
-            signs(reported_at=NOW - 5, finding=DEGRADED),
+            signs(finding=DEGRADED),
             "Quarantined",
             "HardwareFault",
             "Fatal",
-            QUARANTINED,
+            gone(NOW - 5),
         ),
         case(
             "8 back from being lost",
-            signs(reported_at=NOW - 5),
+            signs(),
             "Quarantined",
             "HardwareFault",
             "Fatal",
-            Prior(BladeState.LOST, OPEN),
+            gone(NOW - 5, BladeState.LOST),
         ),
         case("9 never reported", signs(reported=False), "Unknown", "AgentSilent", "Unknown"),
         case("9 silent", signs(agent_silence_s=90.0), "Unknown", "AgentSilent", "Unknown"),
@@ -247,6 +308,15 @@ def case(  # noqa: PLR0917 - a row of a table
             ruling=Ruling.OVER_BUDGET,
         ),
         case(
+            "11 refused, gone for however long",
+            signs(boot_id="b1"),
+            "Healthy",
+            "BudgetExhausted",
+            "Fatal",
+            refused(None),
+            Ruling.OVER_BUDGET,
+        ),
+        case(
             "12 dry run",
             signs(finding=FATAL),
             "Healthy",
@@ -262,13 +332,29 @@ def case(  # noqa: PLR0917 - a row of a table
         case("14 degraded", signs(finding=DEGRADED), "Suspect", "HardwareFault", "Degraded"),
         case(
             "14 degraded, gone, window runs",
-            signs(reported_at=NOW - 5),
+            signs(),
             "Suspect",
             "HardwareFault",
             "Degraded",
-            WATCHED,
+            degraded(NOW - 5),
         ),
-        case("14 gone, window over", signs(), "Healthy", None, "None", WATCHED),
+        case("14 gone, window over", signs(), "Healthy", None, "None", degraded(NOW - 600)),
+        case(
+            "14 refused, gone, clears if it asks for no repair",
+            signs(boot_id="b1"),
+            "Healthy",
+            None,
+            "None",
+            refused(NOW - 600, Action.DRAIN),
+        ),
+        case(
+            "14 refused, gone, another boot, window over",
+            signs(boot_id="b1"),
+            "Healthy",
+            None,
+            "None",
+            refused(NOW - 600),
+        ),
         case("15 well", signs(), "Healthy", None, "None", Prior()),
         case("15 back from Unknown", signs(), "Healthy", None, "None", Prior(BladeState.UNKNOWN)),
         case("15 an Info fault", signs(finding=INFO), "Healthy", "HardwareFault", "Info"),
@@ -288,8 +374,8 @@ def test_each_row(  # noqa: PLR0917 - a row of a table
         pytest.param(signs(), HEALTHY, None, id="well: events come"),
         pytest.param(signs(agent_silence_s=50.0), HEALTHY, 5.0, id="silent: the kubelet is asked"),
         pytest.param(signs(agent_silence_s=88.0), HEALTHY, 2.0, id="silent: Unknown is near"),
-        pytest.param(signs(reported_at=NOW - 590), QUARANTINED, 10.0, id="the window ends"),
-        pytest.param(signs(reported_at=None), QUARANTINED, None, id="the window never ends"),
+        pytest.param(signs(), gone(NOW - 590), 10.0, id="the window ends"),
+        pytest.param(signs(boot_id="b1"), refused(None), None, id="the window never ends"),
         pytest.param(signs(node=NodeSign.NOT_READY), HEALTHY, None, id="lost: the Node says when"),
     ],
 )
@@ -304,6 +390,37 @@ def test_only_faults_ask_for_a_ruling(ruling: Ruling) -> None:
         for given in (signs(), signs(hold=HOLD), signs(reported=False), signs(finding=DEGRADED))
     ]
     assert not any(decision.by_fault for decision in decisions)
+
+
+@pytest.mark.parametrize(
+    ("given", "prior", "since"),
+    [
+        pytest.param(signs(), HEALTHY, None, id="nothing is open"),
+        pytest.param(signs(), gone(None), NOW, id="the first look"),
+        pytest.param(signs(), gone(NOW - 60), NOW - 60, id="a later one"),
+        pytest.param(signs(), gone(NOW + 60), NOW, id="another operator's clock was ahead"),
+        pytest.param(signs(boot_id="b1"), gone(NOW - 60), NOW - 60, id="the same boot"),
+        pytest.param(signs(boot_id="b2"), gone(NOW - 60), NOW, id="another boot"),
+        pytest.param(signs(finding=FATAL), gone(NOW - 60), None, id="it is back"),
+        pytest.param(signs(finding=HUNG), gone(NOW - 60), None, id="the driver hangs"),
+        pytest.param(signs(reported=False), gone(NOW - 60), NOW - 60, id="no report"),
+        pytest.param(signs(node=NodeSign.NOT_READY), gone(NOW - 60), NOW - 60, id="lost meanwhile"),
+        pytest.param(signs(boot_id="b1"), refused(None), None, id="refused"),
+        pytest.param(signs(boot_id="b2"), refused(None), NOW, id="refused, rebooted"),
+        pytest.param(signs(), refused(None, Action.DRAIN), NOW, id="refused, asks for nothing"),
+        pytest.param(signs(), refused(None, Action.INSPECT), NOW, id="refused, asks for a person"),
+    ],
+)
+def test_since_when_a_fault_is_gone(given: Signs, prior: Prior, since: float | None) -> None:
+    assert decide(given, prior, POLICY, Ruling.GRANTED).gone_since == since
+
+
+@pytest.mark.parametrize("mode", [RemediationMode.DRY_RUN, RemediationMode.OFF])
+def test_a_pool_that_only_watches_refuses_nothing(mode: RemediationMode) -> None:
+    decision = decide(
+        signs(boot_id="b1"), refused(None), replace(POLICY, mode=mode), Ruling.GRANTED
+    )
+    assert decision.gone_since == NOW
 
 
 def test_nothing_is_wrong_with_nothing() -> None:

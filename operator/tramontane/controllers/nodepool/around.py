@@ -45,6 +45,8 @@ class Around:
 
     Attributes:
         boot_id: of the report; empty where it has none.
+        node_boot_id: as the Node's kubelet has it; empty where it does not say.
+        resets: GPUs whose faults ask for a reset now; None among them: one of the whole blade.
         born_at: when its Node was created.
         busy: a gang has a seat on it, or a pod uses it; `users`: which, `namespace/name`.
         strangers: those pods whose controllers read no Blade: nobody else makes them leave.
@@ -58,6 +60,8 @@ class Around:
     name: str
     now: float
     boot_id: str = ""
+    node_boot_id: str = ""
+    resets: frozenset[int | None] = frozenset()
     born_at: float = 0.0
     reported: bool = False
     unknown_after_s: float = 90.0

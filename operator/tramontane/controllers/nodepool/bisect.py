@@ -9,10 +9,19 @@ What the tests say of a blade, from the first row that holds:
 | tests                                                          | the blade is          |
 |----------------------------------------------------------------|-----------------------|
 | in a group that passed                                         | cleared               |
-| in a group that failed, all others of which are cleared        | condemned             |
+| in a group that failed, all others of which are cleared, or    |                       |
+| have passed since                                              | condemned             |
+| in two that failed, all others of which are cleared or have a  |                       |
+| good name, in each another one                                 | condemned             |
 | in a group that failed, and no condemned blade, no smaller set |                       |
 | of suspects and no blade that is gone explains that            | suspect, in that set  |
+| the same, but it has a good name                               | doubted               |
+| has a good name                                                | cleared               |
 | anything else                                                  | not tested            |
+
+A good name has a blade that passed once and works since. It is no proof: a blade that went bad
+meanwhile must not condemn good ones one after the other. A doubted one vouches for nobody until a
+test explains its failure.
 
 A group that failed though all of it is cleared contradicts itself (a fault that comes and goes,
 or one between blades): it condemns nobody and is returned for people to look at.
@@ -25,15 +34,17 @@ What is run next, all at the same time, each blade in one group at most:
 | a set of suspects, fewer partners          | its two halves; one that is alone gets a      |
 |                                            | partner, or is left                           |
 | not tested                                 | groups of `group_size`, of even sizes         |
-| left, while nobody is free to be a partner | pairs that have not met yet: one that passes  |
-|                                            | clears two, and those are partners            |
+| left, while nobody is free to be a partner | pairs that have not met yet, doubted ones too:|
+|                                            | one that passes clears two, who are partners  |
 
-With 128 blades in groups of 16 and up to 3 bad ones that is 2 rounds. Two blades of which one is
-bad cannot be told apart without a third: they are `undecided`, as is a hall where no pair passes.
+With 128 blades in groups of 16 and up to 3 bad ones that is 2 rounds; with partners that have only
+a good name it is 3 where two bad ones were in one group. Two blades of which one is bad cannot be
+told apart without a third: they are `undecided`, as is a hall where no pair passes.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 MIN_GROUP = 2
 # Blades that failed with so many different partners, none of them cleared, wait for a person:
@@ -43,10 +54,14 @@ MAX_PAIRINGS = 16
 
 @dataclass(frozen=True, slots=True)
 class GroupTest:
-    """A test that ended with a verdict; one whose checker broke is not one of these."""
+    """A test that ended with a verdict; one whose checker broke is not one of these.
+
+    `since`: those of a group that failed who have passed after it.
+    """
 
     group: frozenset[str]
     passed: bool
+    since: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,19 +85,33 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What the tests show. `suspects`: sets with at least one bad blade each, smallest first."""
+    """What the tests show.
+
+    `suspects`: sets with at least one bad blade each unless a good name is wrong, smallest first.
+    """
 
     cleared: frozenset[str]
     condemned: frozenset[str]
+    doubted: frozenset[str]
     suspects: tuple[tuple[str, ...], ...]
     contradicted: tuple[frozenset[str], ...]
 
 
-def plan(members: Sequence[str], tests: Iterable[GroupTest], group_size: int) -> Plan:
+def plan(
+    members: Sequence[str],
+    tests: Iterable[GroupTest],
+    group_size: int,
+    named: Collection[str] = (),
+) -> Plan:
     """Return which groups to run next: O(tests · group_size + members²) at worst.
 
-    Neighbours in `members` are put together, so give them in the order of the racks. A blade that
-    is known to be good from elsewhere is a member with a test that it passed.
+    Neighbours in `members` are put together, so give them in the order of the racks.
+
+    Args:
+        members: blades that can be tested now.
+        tests: those that count.
+        group_size: the most that are tested together.
+        named: blades with a good name, members or not.
 
     Raises:
         ValueError: groups of fewer than two.
@@ -91,7 +120,7 @@ def plan(members: Sequence[str], tests: Iterable[GroupTest], group_size: int) ->
         raise ValueError(f"group_size: must be {MIN_GROUP} or more (got {group_size})")
     members = tuple(dict.fromkeys(members))
     tests = tuple(tests)
-    known = _read(members, tests)
+    known = _read(members, tests, frozenset(named))
     groups = tuple(_next_groups(members, tests, known, group_size))
     everybody = frozenset(members)
     unknown = everybody - known.cleared - known.condemned
@@ -104,25 +133,47 @@ def plan(members: Sequence[str], tests: Iterable[GroupTest], group_size: int) ->
     )
 
 
-def _read(members: Sequence[str], tests: Sequence[GroupTest]) -> _Known:
+def _read(members: Sequence[str], tests: Sequence[GroupTest], named: frozenset[str]) -> _Known:
     """Return the module's first table."""
     order = {name: place for place, name in enumerate(members)}
     cleared = frozenset[str]().union(*(test.group for test in tests if test.passed))
-    failed = dict.fromkeys(test.group for test in tests if not test.passed)
-    left = {group: group - cleared for group in failed}
-    condemned = frozenset[str]().union(*(rest for rest in left.values() if len(rest) == 1))
+    failed = dict.fromkeys(
+        (test.group, test.group - cleared - test.since) for test in tests if not test.passed
+    )
+    left = tuple(dict.fromkeys(rest for _, rest in failed))
+    condemned = frozenset[str]().union(*(rest for rest in left if len(rest) == 1))
+    condemned |= _by_names(left, named)
     # A blade that is no member any more may have been the bad one, so its group says nothing.
+    unexplained = [
+        rest
+        for rest in left
+        if rest and rest.isdisjoint(condemned) and rest - named <= order.keys()
+    ]
+    doubted = named & frozenset[str]().union(*unexplained)
     open_ = {
-        tuple(sorted(rest, key=order.__getitem__))
-        for rest in left.values()
-        if rest and rest.isdisjoint(condemned) and rest <= order.keys()
+        tuple(sorted(rest - named, key=order.__getitem__)) for rest in unexplained if rest - named
     }
     ordered = sorted(open_, key=lambda one: (len(one), [order[name] for name in one]))
     return _Known(
-        cleared=cleared,
+        cleared=cleared | (named - doubted - condemned),
         condemned=condemned,
+        doubted=doubted,
         suspects=tuple(_smallest(ordered)),
-        contradicted=tuple(group for group, rest in left.items() if not rest),
+        contradicted=tuple(dict.fromkeys(group for group, rest in failed if not rest)),
+    )
+
+
+def _by_names(left: Iterable[frozenset[str]], named: frozenset[str]) -> frozenset[str]:
+    """Return who failed with two blades, or sets of them, that have nothing but a good name."""
+    seen: dict[str, list[frozenset[str]]] = {}
+    for rest in left:
+        if len(rest - named) == 1:
+            (name,) = rest - named
+            seen.setdefault(name, []).append(rest & named)
+    return frozenset(
+        name
+        for name, vouchers in seen.items()
+        if any(one.isdisjoint(other) for one, other in combinations(vouchers, 2))
     )
 
 
@@ -159,7 +210,7 @@ def _next_groups(
             else:
                 left += part
     # 2. Who has not been tested, or was in a group that another's fault explains.
-    suspected = {name for suspects in known.suspects for name in suspects}
+    suspected = {name for suspects in known.suspects for name in suspects} | known.doubted
     left += [name for name in members if name in suspected - done]
     decided = known.cleared | known.condemned
     fresh = [name for name in members if name not in suspected and name not in decided]

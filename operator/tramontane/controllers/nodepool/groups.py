@@ -6,12 +6,23 @@ A group's name tells how many it had, so that a test of which a member has begun
 gone, is known to be incomplete and counts no more. What is left goes to the bisection
 (bisect.py), which follows from the tests alone: a new operator goes on where the last one was.
 
+Healthy blades that nobody uses are partners of those who wait. What they passed was long ago, and
+is a good name, not a proof; what they fail counts until they pass again:
+
+| test                               | counts as                                              |
+|------------------------------------|--------------------------------------------------------|
+| passed, one of the group waits     | passed                                                 |
+| passed, of others only             | nothing: their good names                              |
+| failed                             | failed by those who wait, or have not passed since     |
+
 | pods of a group                        | the group                                         |
 |----------------------------------------|---------------------------------------------------|
 | some still run, in time                | runs                                              |
 | all exited 0, bandwidth as asked       | passed                                            |
-| one exited 1, is slow or out of time   | failed: at least one of its blades is bad         |
-| one broke or is missing, none failed   | broken: nothing is learned                        |
+| one exited 1 or is slow                | failed: at least one of its blades is bad         |
+| one broke, never began or is missing   | broken: nothing is learned, the others may wait   |
+|                                        | for it until they are out of time                 |
+| some are out of time                   | failed, as above                                  |
 
 A group that broke is tried again, with pauses that grow. One blade whose ports reach nobody breaks
 every group that it is in, so a group that broke three times is split (breaks.py). What no further
@@ -20,16 +31,17 @@ group can decide is said to people (`Round.trouble`).
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from tramontane.api import clock
-from tramontane.api.blade import Blade, BladeState
+from tramontane.api.blade import Blade, BladeState, Severity, StepResult
 from tramontane.controllers.nodepool import bisect, breaks, qualify
 from tramontane.controllers.nodepool.around import Collective, GroupResult
 from tramontane.controllers.nodepool.breaks import Break, Members
 from tramontane.controllers.nodepool.care import BURN_IN, COLLECTIVE, SOAK, Test
+from tramontane.controllers.nodepool.verdict import milder
 from tramontane.controllers.nodepool.works import Outcome, WorkPod
 
 # Blades that are nearly there are waited for, so that groups are of full size.
@@ -48,18 +60,22 @@ class Candidate:
     """A blade as the groups see it.
 
     Attributes:
-        waits: it has come to the collective step; `since` then says when.
+        waits: it has come to the collective step, and nobody uses it; `since` then says when.
         earlier: it is in an earlier step, and will come.
-        idle: it is Healthy and nobody uses it: it can be a partner that is known to be good.
+        named: it is Healthy, and nothing is known against it.
+        idle: it is that, and nobody uses it: it can be a partner.
         results: group to whether it passed, of the groups in which it ran.
+        failed: those of them that failed since it last passed the step.
     """
 
     name: str
     waits: bool = False
     since: float = 0.0
     earlier: bool = False
+    named: bool = False
     idle: bool = False
     results: Mapping[str, bool] = field(default_factory=dict)
+    failed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +103,30 @@ def candidate(blade: Blade, *, busy: bool) -> Candidate:
     on_way = status.state in _ON_WAY and asked is not None
     step = asked.step if asked is not None else None
     results = asked.results if asked is not None else ()
+    # Refused by budget or breaker, or only watched, a blade is Healthy with its fault.
+    clean = status.verdict is None or milder(status.verdict.severity, Severity.DEGRADED)
+    named = status.state is BladeState.HEALTHY and clean
     return Candidate(
         name=blade.metadata.name,
-        waits=on_way and step == COLLECTIVE and qualify.failure(asked) is None,
+        waits=on_way and step == COLLECTIVE and qualify.failure(asked) is None and not busy,
         since=clock.parse(since) if since else 0.0,
         earlier=on_way and step in {SOAK, BURN_IN},
-        idle=status.state is BladeState.HEALTHY and not busy,
+        named=named,
+        idle=named and not busy,
         results={one.group: one.passed for one in results if one.group},
+        failed=_failed_since(results),
     )
+
+
+def _failed_since(results: Sequence[StepResult]) -> frozenset[str]:
+    """Return the groups that failed after the last time that the step was passed."""
+    failed: set[str] = set()
+    for one in results:
+        if one.step == COLLECTIVE and one.passed:
+            failed.clear()
+        elif one.group:
+            failed.add(one.group)
+    return frozenset(failed)
 
 
 def play(
@@ -107,26 +139,28 @@ def play(
     """Return the round: O(blades · results). `broken`: the groups that broke, and how often."""
     running = _by_group(pods)
     finished = {
-        group: _result(group, members, test)
+        group: _result(group, members, test, now)
         for group, members in running.items()
         if _has_ended(members, test, now)
     }
     in_group = {pod.blade: group for group, members in running.items() for pod in members}
     waiting = tuple(one for one in candidates if one.waits)
-    if not waiting:
+    if not waiting and not any(one.idle and one.failed for one in candidates):
         return Round({}, finished, _told({}, in_group, finished, {}))
     tests = _tests(candidates)
     names = tuple(one.name for one in waiting)
-    partners = _partners(candidates, in_group, len(names))
-    known_good = (bisect.GroupTest(frozenset(partners), passed=True),) if partners else ()
-    planned = bisect.plan((*names, *partners), (*tests, *known_good), test.group_size)
+    partners = _partners(candidates, in_group)
+    named = frozenset(one.name for one in candidates if one.named)
+    planned = bisect.plan((*names, *partners), tests, test.group_size, named)
     good = dict.fromkeys(planned.cleared, True) | dict.fromkeys(planned.condemned, False)
-    asked = tuple(breaks.split(planned.groups, broken, partners, planned.cleared))
+    free = tuple(name for name in partners if name in planned.cleared)
+    asked = tuple(breaks.split(planned.groups, broken, free, planned.cleared))
     paused = {members for members in asked if _is_paused(members, broken)}
     start = {}
-    if not running and _is_time(candidates, waiting, test, now):
+    if waiting and not running and _is_time(candidates, waiting, test, now):
         start = {_name(members, tests): members for members in asked if members not in paused}
-    told = _told(good, in_group, finished, start, names)
+    condemned = planned.condemned.intersection(partners)
+    told = _told(good, in_group, finished, start, (*names, *condemned))
     for members in paused:
         why = breaks.why(broken[frozenset(members)])
         for name in members:
@@ -208,45 +242,53 @@ def _has_ended(pods: Sequence[WorkPod], test: Test, now: float) -> bool:
     return all(pod.outcome_at(now, test.timeout_s) is not Outcome.RUNNING for pod in pods)
 
 
-def _result(group: str, pods: Sequence[WorkPod], test: Test) -> GroupResult | None:
+def _result(group: str, pods: Sequence[WorkPod], test: Test, now: float) -> GroupResult | None:
     """Return what a group that has ended showed; None where its checker broke."""
-    outcomes = {pod.outcome for pod in pods}
     slowest = min((pod.value for pod in pods if pod.value is not None), default=None)
     if not _is_whole(pods):
         return None
     if slowest is not None and slowest < test.min_bandwidth:
         text = f"{slowest:.1f} GB/s, must be {test.min_bandwidth:.1f} or more"
         return GroupResult(group, passed=False, value=slowest, evidence=text)
-    if Outcome.FAILED in outcomes or Outcome.RUNNING in outcomes:
-        bad = next((pod for pod in pods if pod.outcome is Outcome.FAILED), pods[0])
-        text = bad.evidence or "no end in time"
-        return GroupResult(group, passed=False, value=slowest, evidence=f"{bad.blade}: {text}")
-    if Outcome.BROKEN in outcomes:
+    ended = {pod.outcome_at(now, test.timeout_s) for pod in pods}
+    failed = next((pod for pod in pods if pod.outcome is Outcome.FAILED), None)
+    if failed is None and Outcome.BROKEN in ended:
         return None
+    if Outcome.FAILED in ended:
+        bad = failed or next(pod for pod in pods if pod.outcome is Outcome.RUNNING)
+        text = bad.evidence if failed is not None else "no end in time"
+        return GroupResult(group, passed=False, value=slowest, evidence=f"{bad.blade}: {text}")
     return GroupResult(group, passed=True, value=slowest)
 
 
 def _tests(candidates: Iterable[Candidate]) -> tuple[bisect.GroupTest, ...]:
-    """Return the tests whose members all still have them in their records."""
-    members: dict[str, set[str]] = defaultdict(set)
-    passed: dict[str, bool] = {}
+    """Return the tests whose members all still have them in their records: the second table."""
+    members: dict[str, list[Candidate]] = defaultdict(list)
     for one in candidates:
-        for group, good in one.results.items():
-            members[group].add(one.name)
-            passed[group] = passed.get(group, True) and good
+        for group in one.results:
+            members[group].append(one)
     return tuple(
-        bisect.GroupTest(frozenset(members[group]), passed=passed[group])
+        found
         for group in sorted(members)
         if len(members[group]) == _size(group)
+        for found in _test(group, members[group])
     )
 
 
-def _partners(
-    candidates: Iterable[Candidate], in_group: Mapping[str, str], waiting: int
-) -> tuple[str, ...]:
-    """Return Healthy idle blades to test others with, as many as could be of use."""
-    idle = (one.name for one in candidates if one.idle and one.name not in in_group)
-    return tuple(sorted(idle)[: min(waiting, _MOST_PARTNERS)])
+def _test(group: str, members: Sequence[Candidate]) -> Iterator[bisect.GroupTest]:
+    names = frozenset(one.name for one in members)
+    if not all(one.results[group] for one in members):
+        since = (one.name for one in members if not one.waits and group not in one.failed)
+        yield bisect.GroupTest(names, passed=False, since=frozenset(since))
+    elif any(one.waits for one in members):
+        yield bisect.GroupTest(names, passed=True)
+
+
+def _partners(candidates: Iterable[Candidate], in_group: Mapping[str, str]) -> tuple[str, ...]:
+    """Return Healthy idle blades to test others with; those who failed with others come last."""
+    idle = [one for one in candidates if one.idle and one.name not in in_group]
+    halves = ([one.name for one in idle if bool(one.failed) is failed] for failed in (False, True))
+    return tuple(name for half in halves for name in sorted(half)[:_MOST_PARTNERS])
 
 
 def _is_time(

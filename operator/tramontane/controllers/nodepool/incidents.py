@@ -8,8 +8,12 @@ cleared before its incident is closed. So it is kept in the API, not in a proces
 |----------------------------------------------|-------------------------------------------------|
 | Degraded or Fatal fault, none open           | one more, from the state before to the one after|
 | the same, one open, blade now quarantined    | the open one goes to Quarantined                |
+| the same, one open that took nothing out,    | the open one takes what this one is             |
+| and milder than this one                     |                                                 |
+| the same, as bad as this one                 | the open one asks for the stronger action       |
 | the same, one open, a person released since  | that one `released by anna: new fan`; one more  |
-| fault gone, window running                   | as it is                                        |
+| fault gone, window running                   | as it is, with the time at which that began     |
+| fault gone, blade now quarantined for it     | the open one goes to Quarantined                |
 | fault gone, window over, blade works again   | outcome `clean for 10m`, `reboot, back in 14m`  |
 | fault gone, blade in repair or qualification | as it is                                        |
 | fault gone, a person released the blade since| outcome `released by anna: new fan`             |
@@ -28,11 +32,19 @@ from dataclasses import dataclass
 from math import floor
 
 from tramontane.api import clock
-from tramontane.api.blade import MAX_INCIDENTS, BladeRepair, BladeState, Incident, Release, Severity
+from tramontane.api.blade import (
+    MAX_INCIDENTS,
+    Action,
+    BladeRepair,
+    BladeState,
+    Incident,
+    Release,
+    Severity,
+)
 from tramontane.api.quantity import format_duration
 from tramontane.controllers.nodepool.history import NODE_LOST
-from tramontane.controllers.nodepool.state import Decision, Signs
-from tramontane.controllers.nodepool.verdict import milder
+from tramontane.controllers.nodepool.state import Decision, Signs, severity_of
+from tramontane.controllers.nodepool.verdict import milder, stronger
 
 Record = tuple[Incident, ...]
 
@@ -81,17 +93,14 @@ def follow(record: Record, signs: Signs, decision: Decision, context: Context) -
     """Return the record after a decision. The same decision again gives the same record."""
     record = _holds(record, signs, decision, context)
     record = _losses(record, signs, decision, context)
+    record = _timed(record, signs, decision)
     # Only a blade that speaks tells anything of its faults.
     if not signs.reported or decision.severity is Severity.UNKNOWN:
         return record
     current = open_fault(record)
     finding = signs.finding
     if milder(finding.severity, Severity.DEGRADED):
-        if current is None or decision.clearing:
-            return record
-        outcome = _outcome(current, context, signs.now)
-        return _replaced(record, current, {"outcome": outcome})
-    quarantined = decision.by_fault
+        return record if current is None else _gone(record, current, signs, decision, context)
     if current is not None and _is_released(current, signs):
         # The word ended that one; what is wrong still must clear by itself.
         record = _replaced(record, current, {"outcome": _outcome(current, context, signs.now)})
@@ -107,12 +116,46 @@ def follow(record: Record, signs: Signs, decision: Decision, context: Context) -
             action=finding.action,
             jobs=context.jobs,
             detected_after=_detected_after(signs),
+            boot_id=signs.boot_id or None,
         )
         return (*record, opened)[-MAX_INCIDENTS:]
-    if quarantined and current.to is not BladeState.QUARANTINED:
-        update = {"to": decision.state, "code": finding.code, "severity": finding.severity}
-        return _replaced(record, current, update)
-    return record
+    if current.to is BladeState.QUARANTINED:
+        return record
+    known = severity_of(current)
+    update: dict[str, object] = {"to": decision.state} if decision.by_fault else {}
+    if milder(known, finding.severity) or (decision.by_fault and finding.severity is known):
+        update |= {
+            "code": finding.code,
+            "gpu": finding.gpu,
+            "severity": finding.severity,
+            "action": finding.action,
+        }
+    elif finding.severity is known:
+        update["action"] = stronger(current.action or Action.NONE, finding.action)
+    return _replaced(record, current, update)
+
+
+def _gone(
+    record: Record, fault: Incident, signs: Signs, decision: Decision, context: Context
+) -> Record:
+    """Follow an open fault that is not there now: it is over, or takes the blade out only now."""
+    if not decision.clearing:
+        return _replaced(record, fault, {"outcome": _outcome(fault, context, signs.now)})
+    taken = decision.by_fault and fault.to is not BladeState.QUARANTINED
+    return _replaced(record, fault, {"to": decision.state}) if taken else record
+
+
+def _timed(record: Record, signs: Signs, decision: Decision) -> Record:
+    """Have the open fault say since when it is gone, or in which boot it was seen last."""
+    fault = open_fault(record)
+    if fault is None or not signs.reported:
+        return record
+    gone = None if decision.gone_since is None else clock.utc(decision.gone_since)
+    seen = not milder(signs.finding.severity, severity_of(fault))
+    boot_id = (
+        (signs.boot_id or fault.boot_id) if seen or gone != fault.gone_since else fault.boot_id
+    )
+    return _replaced(record, fault, {"gone_since": gone, "boot_id": boot_id})
 
 
 def _is_released(fault: Incident, signs: Signs) -> bool:
@@ -173,7 +216,7 @@ def _outcome(fault: Incident, context: Context, now: float) -> str:
         return f"released by {release.by}: {release.reason}"[:1024]
     repair = context.repair
     if repair is not None and repair.attempts and fault.at:
-        word = repair.action.value.lower()
+        word = repair.doing.value.lower()
         times = f" x{repair.attempts}" if repair.attempts > 1 else ""
         return f"{word}{times}, back in {format_duration(now - clock.parse(fault.at))}"
     return f"clean for {format_duration(context.clear_after_s)}"

@@ -58,6 +58,8 @@ from tramontane.controllers.nodepool.state import Decision, Signs, severity_of
 from tramontane.controllers.nodepool.verdict import Finding, milder, worse
 from tramontane.controllers.nodepool.works import Outcome, Want, name_of
 
+#: In the message of a blade that has been there for longer than `unknownAfter`.
+NEVER_SPOKE = "it has not spoken since it came"
 # States of a blade that a fault has taken out.
 OUT = frozenset(
     {
@@ -211,11 +213,17 @@ def live(around: Around, memory: Memory, care: Care, decision: Decision) -> Life
 
 
 def _delivered(around: Around, memory: Memory, keep: Life) -> Life:
-    """Tell a blade that has just come from one that is silent."""
-    new = memory.qualification is not None and memory.state in {None, BladeState.DELIVERED}
-    left_s = around.born_at + around.unknown_after_s - around.now
-    if not new or around.reported or left_s <= 0:
+    """Tell a blade that has just come from one that is silent, and that from one that never was."""
+    if around.reported:
         return keep
+    left_s = around.born_at + around.unknown_after_s - around.now
+    if left_s <= 0:
+        if keep.decision.reason is not BladeReason.AGENT_SILENT:
+            return keep
+        text = f"{NEVER_SPOKE}: look at its agent's pod; {keep.decision.message}"
+        return replace(keep, decision=replace(keep.decision, message=text))
+    if memory.qualification is None or memory.state not in {None, BladeState.DELIVERED}:
+        return replace(keep, decision=replace(keep.decision, after_s=left_s))
     state = replace(
         keep.decision,
         state=BladeState.DELIVERED,
@@ -228,7 +236,7 @@ def _delivered(around: Around, memory: Memory, keep: Life) -> Life:
 
 def _out(around: Around, memory: Memory, care: Care, decision: Decision) -> Life:
     """A fault has taken the blade out."""
-    known = memory.repair or repair.begin(decision, around.boot_id, around.now)
+    known = repair.looked(around, memory.repair or repair.begin(around, decision))
     was_out = memory.state in OUT or memory.state is BladeState.REQUALIFYING
     if memory.repair is None and not was_out:
         return Life(decision, memory.qualification, known)
@@ -273,7 +281,8 @@ def _works(around: Around, memory: Memory, care: Care, decision: Decision) -> Li
     """Nothing is wrong now that takes the blade out."""
     known, asked = memory.repair, memory.qualification
     if known is not None:
-        if not repair.is_proven(known, around.boot_id):
+        known = repair.looked(around, known)
+        if not repair.is_proven(known, around.boot_id, care):
             gone = replace(decision, clearing=True)
             if around.busy and known.started_at is None:
                 return _draining(around, memory, known, care, gone)

@@ -7,6 +7,7 @@
 | a pool            | yes  | of another pool  | delete it; its deletion brings us back here       |
 | a pool            | yes  | its own          | what state.py says, and life.py on top of it      |
 | none              | no   | named by a gang  | Lost, kept until the scheduler has moved the seat |
+| none              | no   | held, or in RMA  | kept as it is until a person releases it          |
 | none              | no   | not named        | delete                                            |
 """
 
@@ -32,7 +33,15 @@ from tramontane.api.names import (
 )
 from tramontane.api.nodepool import RemediationMode
 from tramontane.controllers.informers import Node
-from tramontane.controllers.nodepool import history, incidents, life, nodepatch, repair, verdict
+from tramontane.controllers.nodepool import (
+    history,
+    incidents,
+    life,
+    nodepatch,
+    qualify,
+    repair,
+    verdict,
+)
 from tramontane.controllers.nodepool.life import Life
 from tramontane.controllers.nodepool.policy import Policy
 from tramontane.controllers.nodepool.sight import (
@@ -40,6 +49,7 @@ from tramontane.controllers.nodepool.sight import (
     Sight,
     annotations_of,
     around_of,
+    is_kept,
     signs_of,
 )
 from tramontane.controllers.nodepool.state import (
@@ -61,6 +71,8 @@ _EVENT_ACTIONS = {
     BladeState.QUALIFYING: "Qualify",
     BladeState.REQUALIFYING: "Qualify",
 }
+
+_CALLS = (repair.FOR_A_PERSON, repair.MUST_LOOK, qualify.SAYS_NOTHING, life.NEVER_SPOKE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +159,8 @@ def plan(sight: Sight, rule: Callable[[Decision], Ruling]) -> Plan:
     """
     node, blade, policy = sight.node, sight.blade, sight.policy
     if node is None:
+        if blade is not None and not sight.gangs and is_kept(blade):
+            return Plan()
         if blade is None or policy is None or not sight.gangs:
             return Plan(delete=blade is not None)
     elif policy is None:
@@ -171,11 +185,11 @@ def _leave(node: Node, blade: Blade | None) -> Plan:
 
 def _keep(sight: Sight, policy: Policy, rule: Callable[[Decision], Ruling]) -> Plan:
     node, blade = sight.node, sight.blade
-    annotations = annotations_of(node, blade, policy)
+    annotations = annotations_of(node, blade, policy, sight.now)
     # 1. What is seen, and what is remembered.
     old = blade.status if blade is not None else BladeStatus()
-    release = blade.spec.release if blade is not None else None
     signs = signs_of(sight, policy, annotations)
+    release = signs.release
     memory = life.begin(_memory(sight, old), policy.care, sight.now)
     memory = life.released(memory, policy.care, release, signs)
     own = life.own_finding(memory, release, sight.now)
@@ -289,7 +303,7 @@ def _status(
     context = incidents.Context(
         before=old.state,
         jobs=sight.gangs,
-        release=blade.spec.release if blade is not None else None,
+        release=signs.release,
         clear_after_s=policy.clear_after_s,
         repair=blade.status.repair if blade is not None else None,
     )
@@ -350,16 +364,22 @@ def _condition(decision: Decision, status: BladeStatus) -> NodeCondition:
     return NodeCondition("True", "Healthy", decision.message, since)
 
 
+def _calls(message: str) -> set[str]:
+    """Return for what a message calls people, which changes no state."""
+    return {call for call in _CALLS if call in message}
+
+
 def _note(old: BladeStatus, decision: Decision) -> Note | None:
     """Return the event of a change that people want to know of."""
     severity = old.verdict.severity if old.verdict is not None else None
     before = (old.state, old.reason, severity)
-    if before == (decision.state, decision.reason, decision.severity):
+    same = before == (decision.state, decision.reason, decision.severity)
+    if same and _calls(decision.message) <= _calls(old.message or ""):
         return None
     if old.state is None and decision.state is BladeState.UNKNOWN:
         return None
     healthy = decision.reason is None and decision.severity is not Severity.UNKNOWN
-    text = f"{old.state or 'New'} to {decision.state}"
+    text = f"{old.state or 'New'} to {decision.state}" if not same else str(decision.state)
     return Note(
         warning=not healthy,
         reason=decision.reason or decision.state.value,

@@ -29,6 +29,8 @@ from tramontane.controllers.nodepool.state import Decision
 from tramontane.controllers.nodepool.verdict import milder
 from tramontane.controllers.nodepool.works import Outcome, Want, WorkPod, name_of
 
+#: In the message of a test or repair that broke: its checker did, not the blade.
+SAYS_NOTHING = "says nothing of the blade"
 _MOST_TRIES = 3
 _TRY_AGAIN_S = 600.0
 # Enough for a few rounds of bisection and the steps around them.
@@ -88,7 +90,9 @@ def advance(way: Way, asked: BladeQualification) -> OnWay:
 
 
 def _soak(way: Way, asked: BladeQualification) -> OnWay:
-    if way.decision.state is not BladeState.HEALTHY:
+    # A pool that only watches has a blade Healthy with its fault.
+    clean = milder(way.decision.severity, Severity.DEGRADED)
+    if way.decision.state is not BladeState.HEALTHY or not clean:
         again = asked.model_copy(update={"step_since": None})
         return _still(way, again, f"soak begins anew: {way.decision.message}")
     assert asked.step_since is not None
@@ -103,14 +107,14 @@ def _burn_in(way: Way, asked: BladeQualification) -> OnWay:
     test, now = way.care.burn_in, way.around.now
     assert test is not None
     assert asked.step_since is not None
-    token = f"{int(clock.parse(asked.step_since)):x}-{asked.tries}"
-    want = Want(Work.BURN_IN, name_of(Work.BURN_IN, way.around.name, token))
+    want = _want(way, asked, asked.tries)
     pod = way.around.work(want)
     if asked.tries >= _MOST_TRIES:
         left_s = clock.parse(asked.step_since) + _TRY_AGAIN_S - now
         if left_s > 0:
-            text = f"burnIn broke {asked.tries} times, which says nothing of the blade; see its pod"
-            return _still(way, asked, text, after_s=left_s)
+            why = _last_words(way, asked)
+            text = f"burnIn broke {asked.tries} times, which {SAYS_NOTHING}; {why}"
+            return _still(way, asked, text, after_s=left_s, keep=True)
         anew = asked.model_copy(update={"tries": 0, "step_since": clock.utc(now)})
         return _still(way, anew, "burnIn is tried again", after_s=0.1)
     if pod is None and way.around.busy:
@@ -121,8 +125,21 @@ def _burn_in(way: Way, asked: BladeQualification) -> OnWay:
         return _still(way, asked, text, want, after_s=test.timeout_s + 1)
     if outcome is Outcome.BROKEN:
         more = asked.model_copy(update={"tries": asked.tries + 1})
-        return _still(way, more, f"burnIn broke: {pod.evidence}", after_s=0.1)
+        why = pod.evidence or f"not started within {format_duration(test.timeout_s)}"
+        return _still(way, more, f"burnIn broke: {why}", after_s=0.1, keep=True)
     return _burnt_in(way, asked, pod, test, passed=outcome is Outcome.PASSED)
+
+
+def _want(way: Way, asked: BladeQualification, tries: int) -> Want:
+    """Return the pod of a burn-in, so often tried before."""
+    assert asked.step_since is not None
+    token = f"{int(clock.parse(asked.step_since)):x}-{tries}"
+    return Want(Work.BURN_IN, name_of(Work.BURN_IN, way.around.name, token))
+
+
+def _last_words(way: Way, asked: BladeQualification) -> str:
+    pod = way.around.work(_want(way, asked, asked.tries - 1))
+    return (pod.evidence if pod is not None else "") or "see its pod"
 
 
 def _burnt_in(
@@ -148,6 +165,8 @@ def _collective(way: Way, asked: BladeQualification) -> OnWay:
             return _next(way, asked, result)
         return _still(way, with_result(asked, result), seen.evidence, after_s=0.1)
     where = f"runs in group {seen.group}" if seen.group else f"waits for {seen.waits_for}"
+    if way.around.busy and not seen.group:
+        where = f"waits until {way.around.leaving} has left"
     return _still(way, asked, f"collective: {where}", keep=True)
 
 
@@ -164,14 +183,18 @@ def _of_group(around: Around, seen: GroupResult) -> StepResult:
 
 
 def record_group(around: Around, asked: BladeQualification | None) -> BladeQualification | None:
-    """Return the record of a Healthy blade that lent itself to a group, with what that showed."""
-    seen = around.collective.result
-    if seen is None:
-        return asked
-    asked = asked or BladeQualification()
-    if any(one.group == seen.group for one in asked.results):
-        return asked
-    return with_result(asked, _of_group(around, seen))
+    """Return the record of a Healthy blade that lent itself to a group, with what that showed.
+
+    Where the groups leave no other one that could be bad, it is condemned as those who wait are.
+    """
+    seen = around.collective
+    known = {one.group for one in asked.results} if asked is not None else set()
+    if seen.result is not None and seen.result.group not in known:
+        return with_result(asked or BladeQualification(), _of_group(around, seen.result))
+    if seen.good is False and failure(asked) is None:
+        bad = _result(around, COLLECTIVE, passed=False, evidence=seen.evidence)
+        return with_result(asked or BladeQualification(), bad)
+    return asked
 
 
 def _next(way: Way, asked: BladeQualification, result: StepResult | None = None) -> OnWay:

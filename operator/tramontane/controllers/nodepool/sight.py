@@ -5,13 +5,17 @@ A Node that was deleted and made again has another UID. The Blade remembers the 
 its stamp goes to `tramontane.dev/stale-report`, and it does not count until one of these holds:
 the report's stamp has changed; its boot is the one that the new Node's kubelet reports; or, where
 kubelets report no boot, the agent has kept up its heartbeat for a minute of the Node's new life.
+
+A release that lies ahead of our clock was given on a machine whose clock does. It counts from when
+it was first seen, not from what it says: else it would forgive all that happens until then. That is
+remembered too (annotation `tramontane.dev/release-seen`: what it says, and when it was seen).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tramontane.api import clock
-from tramontane.api.blade import Blade, Hold, Release, Report
+from tramontane.api.blade import Action, Blade, Hold, Release, Report
 from tramontane.api.names import LABEL_TRANCHE
 from tramontane.api.nodepool import RemediationMode
 from tramontane.controllers.informers import Node
@@ -23,6 +27,7 @@ from tramontane.controllers.nodepool.works import WorkPod
 
 ANNOTATION_NODE_UID = "tramontane.dev/node-uid"
 ANNOTATION_STALE_REPORT = "tramontane.dev/stale-report"
+ANNOTATION_RELEASE_SEEN = "tramontane.dev/release-seen"
 # Set where the tranche label on the Node is a copy of another label: then it is ours to remove.
 ANNOTATION_TRANCHE_COPIED = "tramontane.dev/tranche-copied"
 
@@ -74,6 +79,12 @@ def around_of(sight: Sight, policy: Policy, signs: Signs) -> Around:
         name=sight.name,
         now=sight.now,
         boot_id=(report.agent.boot_id or "") if signs.reported and report is not None else "",
+        node_boot_id=sight.node.boot_id if sight.node is not None else "",
+        resets=frozenset(
+            fault.gpu
+            for fault in (report.faults if report is not None else ())
+            if fault.action is Action.RESET
+        ),
         born_at=sight.node.created_at if sight.node is not None else sight.now,
         reported=signs.reported,
         unknown_after_s=policy.unknown_after_s,
@@ -82,7 +93,7 @@ def around_of(sight: Sight, policy: Policy, signs: Signs) -> Around:
         strangers=sight.strangers,
         works=tuple(work for work in sight.works if not work.deleting),
         collective=sight.collective,
-        release=blade.spec.release if blade is not None else None,
+        release=signs.release,
         idle_slot=sight.idle_slot,
         watches=policy.mode is not RemediationMode.AUTO,
         breaker_open=sight.breaker_open,
@@ -94,7 +105,9 @@ def stamp(report: Report | None) -> str:
     return "" if report is None else f"{report.agent.boot_id or ''}/{report.agent.time or ''}"
 
 
-def annotations_of(node: Node | None, blade: Blade | None, policy: Policy) -> dict[str, str]:
+def annotations_of(
+    node: Node | None, blade: Blade | None, policy: Policy, now: float | None = None
+) -> dict[str, str]:
     """Return the annotations that the Blade must have."""
     wanted = dict(blade.metadata.annotations) if blade is not None else {}
     kept = {
@@ -102,6 +115,8 @@ def annotations_of(node: Node | None, blade: Blade | None, policy: Policy) -> di
         for key, value in wanted.items()
         if key in {ANNOTATION_NODE_UID, ANNOTATION_STALE_REPORT, ANNOTATION_TRANCHE_COPIED}
     }
+    if blade is not None and now is not None:
+        kept |= _release_seen(blade, now)
     if node is None:
         return kept
     known = kept.get(ANNOTATION_NODE_UID)
@@ -115,6 +130,29 @@ def annotations_of(node: Node | None, blade: Blade | None, policy: Policy) -> di
     return kept
 
 
+def _release_seen(blade: Blade, now: float) -> dict[str, str]:
+    """Return what to remember of a release that lies, or lay, ahead of our clock."""
+    release, known = blade.spec.release, blade.metadata.annotations.get(ANNOTATION_RELEASE_SEEN, "")
+    if release is None or not release.at:
+        return {}
+    if known.partition(" ")[0] == release.at:
+        return {ANNOTATION_RELEASE_SEEN: known}
+    ahead = clock.parse(release.at) > now
+    return {ANNOTATION_RELEASE_SEEN: f"{release.at} {clock.utc(now)}"} if ahead else {}
+
+
+def _release(blade: Blade | None, annotations: Mapping[str, str], now: float) -> Release | None:
+    """Return the release in force, not later than it was first seen; see the module."""
+    release = blade.spec.release if blade is not None else None
+    if release is None or not release.at:
+        return release
+    said, _, seen = annotations.get(ANNOTATION_RELEASE_SEEN, "").partition(" ")
+    at = clock.parse(seen) if said == release.at else now
+    if clock.parse(release.at) <= at:
+        return release
+    return release.model_copy(update={"at": clock.utc(at)})
+
+
 def signs_of(sight: Sight, policy: Policy, annotations: Mapping[str, str]) -> Signs:
     """Return what the state machine asks for."""
     node, blade = sight.node, sight.blade
@@ -123,7 +161,8 @@ def signs_of(sight: Sight, policy: Policy, annotations: Mapping[str, str]) -> Si
     reported_at = None
     if report is not None and report.agent.time:
         reported_at = clock.parse(report.agent.time)
-    hold, release = (None, None) if blade is None else (blade.spec.hold, blade.spec.release)
+    hold = blade.spec.hold if blade is not None else None
+    release = _release(blade, annotations, sight.now)
     released_at = clock.parse(release.at) if release is not None and release.at else None
     finding = verdict.NOTHING
     if reported and report is not None:
@@ -137,16 +176,34 @@ def signs_of(sight: Sight, policy: Policy, annotations: Mapping[str, str]) -> Si
         node=_node_sign(node),
         reported=reported,
         reported_at=reported_at if reported else None,
+        boot_id=(report.agent.boot_id or "") if reported and report is not None else "",
         finding=finding,
         agent_silence_s=silence_s,
         machine_silence_s=sight.machine_silence_s,
         heard_at=heard_at,
         hold=hold if hold is not None and not _ends(release, hold) else None,
+        release=release,
         released_at=released_at,
         replaced=not reported and ANNOTATION_STALE_REPORT in annotations,
         seated=bool(sight.gangs),
         busy=bool(sight.gangs or sight.guests),
     )
+
+
+def is_kept(blade: Blade) -> bool:
+    """Return whether a Blade must outlive its Node: held or given up, until a person says more.
+
+    A Node that is registered again under the name, the same machine or another, must not work
+    because somebody deleted the old one.
+    """
+    hold, release, repair = blade.spec.hold, blade.spec.release, blade.status.repair
+    if hold is not None and not _ends(release, hold):
+        return True
+    if repair is None or repair.action is not Action.REPLACE:
+        return False
+    if release is None or not release.at or not repair.since:
+        return True
+    return clock.parse(release.at) < clock.parse(repair.since)
 
 
 def _node_sign(node: Node | None) -> NodeSign:

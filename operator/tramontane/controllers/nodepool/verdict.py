@@ -50,7 +50,8 @@ _REASONS = {
     VERSION_CODE: BladeReason.INVENTORY_MISMATCH,
 }
 # Degraded faults that do no harm to what runs: the reset waits for the job's end.
-# Source: health.md 1.5 (63: "keep the job, reset at the next job boundary") and check 11.
+# Source: health.md 1.5 (63: "keep the job, reset at the next job boundary") and check 11. What an
+# error that was not contained leaves is told by its own XID (48, 95), which is Fatal.
 WAITS_FOR_IDLE = frozenset(
     {
         "xid-48",  # where 63 or 94 says that the memory error was contained
@@ -59,6 +60,7 @@ WAITS_FOR_IDLE = frozenset(
         "xid-163",
         "bank-remap-pending",
         "channel-repair-pending",
+        "ecc-uncorrected",  # what 63 and 94 leave behind until the reset
         "ecc-disabled",
         "recovery-drain-and-reset",
         "retired-pages-pending",
@@ -124,6 +126,11 @@ def worse(a: Severity, b: Severity) -> Severity:
 def milder(a: Severity, b: Severity) -> bool:
     """Return whether `a` is milder than `b`."""
     return _RANK[a] < _RANK[b]
+
+
+def stronger(a: Action, b: Action) -> Action:
+    """Return the stronger of two actions: None, RestartApp, Drain, Reset, Reboot, ..."""
+    return max(a, b, key=_STRENGTH.__getitem__)
 
 
 def reason_of(code: str) -> BladeReason:

@@ -9,6 +9,7 @@ How a pod ends is how its container does:
 | exit code 1, verdict ERROR or a trace | Broken | nothing: it was not the test that said so|
 | another code, a signal, no image   | Broken  | nothing: the checker broke               |
 | runs longer than the time allowed  | Failed  | as exit code 1                           |
+| has not started in that time       | Broken  | nothing: it is the cluster's doing       |
 
 The last thing a test says is one line of JSON in its termination message:
 `{"check": "burnin", "verdict": "PASS", "value": 341.5, "unit": "GB/s", "reason": "…"}`.
@@ -54,6 +55,7 @@ class WorkPod:
     kind: Work
     outcome: Outcome
     created_at: float
+    started_at: float | None = None
     deleting: bool = False
     group: str = ""
     group_size: int = 0
@@ -62,9 +64,11 @@ class WorkPod:
     evidence: str = ""
 
     def outcome_at(self, now: float, timeout_s: float) -> Outcome:
-        """Return the outcome, Failed if it has run for too long."""
-        late = self.outcome is Outcome.RUNNING and now - self.created_at > timeout_s
-        return Outcome.FAILED if late else self.outcome
+        """Return the outcome: Failed if it has run for too long, Broken if it never began to."""
+        since = self.created_at if self.started_at is None else self.started_at
+        if self.outcome is not Outcome.RUNNING or now - since <= timeout_s:
+            return self.outcome
+        return Outcome.BROKEN if self.started_at is None else Outcome.FAILED
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,7 @@ def decode(raw: Raw) -> WorkPod:
     meta, status = raw["metadata"], raw.get("status") or {}
     labels, annotations = meta.get("labels") or {}, meta.get("annotations") or {}
     outcome, said = _outcome(status)
-    value = said.get("value")
+    value, started_at = said.get("value"), _state(status).get("running", {}).get("startedAt")
     evidence = str(said.get("reason") or "")[:_MOST_EVIDENCE]
     return WorkPod(
         name=meta["name"],
@@ -95,6 +99,7 @@ def decode(raw: Raw) -> WorkPod:
         kind=Work(labels[names.LABEL_WORK]),
         outcome=outcome,
         created_at=clock.parse(meta["creationTimestamp"]),
+        started_at=clock.parse(started_at) if started_at else None,
         deleting="deletionTimestamp" in meta,
         group=labels.get(names.LABEL_GROUP, ""),
         group_size=int(annotations.get(ANNOTATION_GROUP_SIZE) or 0),
@@ -106,8 +111,7 @@ def decode(raw: Raw) -> WorkPod:
 
 def _outcome(status: Raw) -> tuple[Outcome, Raw]:
     """Return how the pod ended and what its container said."""
-    containers: Sequence[Raw] = status.get("containerStatuses") or ({},)
-    state = containers[0].get("state") or {}
+    state = _state(status)
     ended = state.get("terminated")
     if ended is None:
         waiting = (state.get("waiting") or {}).get("reason", "")
@@ -116,7 +120,7 @@ def _outcome(status: Raw) -> tuple[Outcome, Raw]:
         if status.get("phase") == "Failed":
             return Outcome.BROKEN, {"reason": status.get("message") or status.get("reason")}
         done = status.get("phase") == "Succeeded"
-        return (Outcome.PASSED if done else Outcome.RUNNING), {}
+        return (Outcome.PASSED, {}) if done else (Outcome.RUNNING, {"reason": waiting})
     code = ended.get("exitCode")
     said = _said(ended.get("message"))
     if code == _PASS:
@@ -125,6 +129,12 @@ def _outcome(status: Raw) -> tuple[Outcome, Raw]:
     # An interpreter that dies of an exception exits with 1, too; that condemns no blade.
     died = said.get("verdict") == "ERROR" or _TRACE in str(ended.get("message") or "")
     return (Outcome.FAILED if code == _FAIL and not died else Outcome.BROKEN), said
+
+
+def _state(status: Raw) -> Raw:
+    """Return the state of its one container; empty where no kubelet has taken it yet."""
+    containers: Sequence[Raw] = status.get("containerStatuses") or ({},)
+    return containers[0].get("state") or {}
 
 
 def _said(message: object) -> Raw:

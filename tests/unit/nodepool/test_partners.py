@@ -1,0 +1,306 @@
+"""Who vouches for others in a collective test, and what becomes of one that does so wrongly."""
+
+import copy
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from tramontane.api.names import Work
+from tramontane.controllers.nodepool.bisect import GroupTest, Plan, plan
+from tramontane.controllers.nodepool.care import Test as CollectiveTest
+from tramontane.controllers.nodepool.groups import Candidate, play
+from tramontane.controllers.nodepool.works import Outcome, WorkPod
+from tramontane.kube.resources import PODS
+from unit.nodepool.hall import SYSTEM, Hall
+from unit.nodepool.steps import REPAIR, TEMPLATE, clean, pool, sick, wait
+
+GROUP = "tramontane.dev/group"
+QUALIFICATION = {
+    "soak": "1s",
+    "collective": {"template": TEMPLATE, "groupSize": 2, "minBandwidth": 300},
+}
+REMEDIATION = {"maxUnavailable": 1, **REPAIR}
+
+
+async def old(hall: Hall, *names: str, **remediation: Any) -> None:
+    """Have blades that work since before the pool asked for tests."""
+    pool(hall, remediation=REMEDIATION | remediation)
+    for name in names:
+        hall.node(name)
+    await hall.settle()
+    for name in names:
+        await clean(hall, name)
+
+
+async def delivered(hall: Hall, *names: str, **remediation: Any) -> None:
+    pool(hall, remediation=REMEDIATION | remediation, qualification=QUALIFICATION)
+    for name in names:
+        hall.node(name)
+    await hall.settle()
+    for name in names:
+        await clean(hall, name)
+
+
+async def measured(hall: Hall, names: Sequence[str], *bad: str) -> list[set[str]]:
+    """Run what is planned, groups with a bad blade slow; return the groups, in order."""
+    ran: list[set[str]] = []
+    for _ in range(15):
+        await wait(hall, 3, *names)
+        groups: dict[str, dict[str, str]] = defaultdict(dict)
+        for pod in hall.works():
+            raw = hall.api.objects[PODS][f"{SYSTEM}/{pod}"]
+            groups[raw["metadata"]["labels"][GROUP]][raw["spec"]["nodeName"]] = pod
+        for pods in groups.values():
+            if set(pods) not in ran[-len(groups) :]:
+                ran.append(set(pods))
+            for pod in pods.values():
+                slow = not set(bad).isdisjoint(pods)
+                hall.finish(pod, value=120.0 if slow else 341.5, unit="GB/s")
+        await hall.settle()
+    return ran
+
+
+async def test_one_with_a_fault_that_was_refused_is_no_partner() -> None:
+    async with Hall() as hall:
+        names = ["gpu-0", "gpu-1", "gpu-2"]
+        await old(hall, "gpu-0", maxUnavailable=0)
+        await sick(hall, "gpu-0", code="nvlink-down", check="nvlink-state")
+        assert (hall.state("gpu-0"), hall.severity("gpu-0")) == ("Healthy", "Fatal")
+        await delivered(hall, "gpu-1", maxUnavailable=0)
+        assert await measured(hall, names[:2], "gpu-0") == []
+        assert hall.state("gpu-1") == "Qualifying"
+        await delivered(hall, "gpu-2", maxUnavailable=0)
+        assert await measured(hall, names, "gpu-0") == [{"gpu-1", "gpu-2"}]
+        assert (hall.state("gpu-1"), hall.state("gpu-2")) == ("Healthy", "Healthy")
+
+
+async def test_a_bad_one_condemns_nobody() -> None:
+    async with Hall() as hall:
+        names = ["gpu-0", "gpu-1", "gpu-2", "gpu-3"]
+        await old(hall, "gpu-0")
+        await delivered(hall, "gpu-1")
+        assert await measured(hall, names[:2], "gpu-0") == [{"gpu-0", "gpu-1"}]
+        assert hall.state("gpu-1") == "Qualifying", "one of the two is bad"
+        assert any("gpu-0, gpu-1 are bad" in note for _, _, note in hall.recorder.said)
+        await delivered(hall, "gpu-2", "gpu-3")
+        ran = await measured(hall, names, "gpu-0")
+        assert not any("gpu-0" in group for group in ran)
+        assert {hall.state(name) for name in names[1:]} == {"Healthy"}
+        assert (hall.state("gpu-0"), hall.why("gpu-0")) == ("Quarantined", "CollectiveFailed")
+
+
+async def test_a_bad_newcomer_needs_two_to_be_condemned_and_they_keep_their_names() -> None:
+    async with Hall() as hall:
+        names = ["gpu-0", "gpu-1", "gpu-2", "gpu-3"]
+        await old(hall, "gpu-0", "gpu-1")
+        await delivered(hall, "gpu-2")
+        ran = await measured(hall, names[:3], "gpu-2")
+        assert ran == [{"gpu-0", "gpu-2"}, {"gpu-1", "gpu-2"}]
+        assert (hall.state("gpu-2"), hall.why("gpu-2")) == ("Quarantined", "CollectiveFailed")
+        await delivered(hall, "gpu-3")
+        assert await measured(hall, names, "gpu-2") == [{"gpu-0", "gpu-3"}]
+        assert {hall.state(name) for name in ("gpu-0", "gpu-1", "gpu-3")} == {"Healthy"}
+
+
+async def test_new_ones_with_work_are_not_tested_under_it() -> None:
+    async with Hall() as hall:
+        pool(hall, remediation=REMEDIATION, qualification=QUALIFICATION)
+        for name in ("gpu-1", "gpu-2"):
+            hall.node(name)
+            hall.guest(f"{name}-0", name, gang="" if name == "gpu-1" else "llama")
+        await hall.settle()
+        for name in ("gpu-1", "gpu-2"):
+            await clean(hall, name)
+        assert await measured(hall, ["gpu-1", "gpu-2"]) == []
+        for name in ("gpu-1", "gpu-2"):
+            hall.api.drop(PODS, f"ml/{name}-0")
+        assert await measured(hall, ["gpu-1", "gpu-2"]) == [{"gpu-1", "gpu-2"}]
+
+
+def failed(*groups: str) -> list[GroupTest]:
+    return [GroupTest(frozenset(group), passed=False) for group in groups]
+
+
+def passed(*groups: str) -> list[GroupTest]:
+    return [GroupTest(frozenset(group), passed=True) for group in groups]
+
+
+@pytest.mark.parametrize(
+    ("members", "named", "tests", "expected"),
+    [
+        pytest.param(
+            "xp", "p", [], Plan(groups=(("x", "p"),), cleared=frozenset("p")), id="a partner"
+        ),
+        pytest.param(
+            "xp", "p", failed("xp"), Plan(undecided=frozenset("xp")), id="one word is no proof"
+        ),
+        pytest.param(
+            "xpq",
+            "pq",
+            failed("xp"),
+            Plan(groups=(("x", "q"),), cleared=frozenset("q")),
+            id="another partner",
+        ),
+        pytest.param(
+            "xpq",
+            "pq",
+            failed("xp", "xq"),
+            Plan(condemned=frozenset("x"), cleared=frozenset("pq")),
+            id="two words",
+        ),
+        pytest.param(
+            "xq",
+            "pq",
+            failed("xp", "xq"),
+            Plan(condemned=frozenset("x"), cleared=frozenset("q")),
+            id="two words, one of a blade that works now",
+        ),
+        pytest.param(
+            "xp",
+            "p",
+            failed("xp", "xp"),
+            Plan(undecided=frozenset("xp")),
+            id="the same word twice",
+        ),
+        pytest.param(
+            "xpq",
+            "pq",
+            [*failed("xp"), *passed("xq")],
+            Plan(condemned=frozenset("p"), cleared=frozenset("xq")),
+            id="a wrong word",
+        ),
+        pytest.param(
+            "xyp",
+            "p",
+            failed("xp"),
+            Plan(groups=(("x", "y"),)),
+            id="a doubted one is no partner for another",
+        ),
+        pytest.param(
+            "xyp",
+            "p",
+            failed("xp", "xy"),
+            Plan(groups=(("p", "y"),)),
+            id="but may clear itself with those who are left",
+        ),
+        pytest.param(
+            "xypq",
+            "pq",
+            failed("xy"),
+            Plan(groups=(("x", "p"), ("y", "q")), cleared=frozenset("pq")),
+            id="suspects with one each",
+        ),
+    ],
+)
+def test_what_a_good_name_is_worth(
+    members: str, named: str, tests: list[GroupTest], expected: Plan
+) -> None:
+    got = plan(members, tests, 16, named)
+    assert Plan(
+        tuple(tuple(sorted(group)) for group in got.groups),
+        got.condemned,
+        got.cleared,
+        got.undecided,
+        got.contradicted,
+    ) == Plan(
+        tuple(tuple(sorted(group)) for group in expected.groups),
+        expected.condemned,
+        expected.cleared,
+        expected.undecided,
+        expected.contradicted,
+    )
+
+
+TEST = CollectiveTest(template=copy.deepcopy(TEMPLATE), timeout_s=300.0, group_size=2)
+
+
+def waits(name: str, **results: bool) -> Candidate:
+    return Candidate(name, waits=True, results=results, failed=missed(results))
+
+
+def works(name: str, failed_since: bool = True, **results: bool) -> Candidate:
+    since = missed(results) if failed_since else frozenset[str]()
+    return Candidate(name, named=True, idle=True, results=results, failed=since)
+
+
+def missed(results: dict[str, bool]) -> frozenset[str]:
+    return frozenset(group for group, good in results.items() if not good)
+
+
+def test_what_a_healthy_blade_passed_long_ago_proves_nothing() -> None:
+    old_pass = {"a-2": True, "b-2": False}
+    played = play(
+        TEST,
+        [waits("new", **{"b-2": False}), works("old", **old_pass), works("mate", **{"a-2": True})],
+        (),
+        1000.0,
+    )
+    assert list(played.start.values()) == [("new", "mate")]
+    assert played.blades["new"].good is None
+
+
+def test_one_that_failed_with_blades_that_passed_since_is_told_so_when_nobody_waits() -> None:
+    new = works("new", failed_since=False, **{"b-2": False, "c-2": True})
+    mate = works("mate", **{"c-2": True})
+    played = play(TEST, [new, works("old", **{"b-2": False}), mate], (), 1000.0)
+    assert played.blades["old"].good is False
+    assert (played.start, set(played.blades)) == ({}, {"old"})
+
+
+def test_a_failure_of_some_who_all_passed_since_is_told_with_all_their_names() -> None:
+    first = works("first", failed_since=False, **{"b-2": False, "c-2": True})
+    second = waits("second", **{"b-2": False, "c-2": True})
+    played = play(TEST, [first, second], (), 1000.0)
+    assert [text for text in played.trouble if "first, second failed together" in text]
+    assert played.blades["second"].good
+
+
+def test_nobody_who_is_in_doubt_is_tested_for_its_own_sake() -> None:
+    doubted = [
+        works(name, **{group: False})
+        for name, group in [("a", "x-2"), ("b", "x-2"), ("c", "y-2"), ("d", "y-2")]
+    ]
+    played = play(TEST, doubted, (), 1000.0)
+    assert (played.start, played.blades) == ({}, {})
+    played = play(TEST, [*doubted, waits("new")], (), 1000.0)
+    assert played.start, "but together with one who waits"
+
+
+def work(blade: str, outcome: Outcome, *, started_at: float | None = 0.0) -> WorkPod:
+    return WorkPod(
+        name=f"collective-{blade}-g-2",
+        blade=blade,
+        pool="paris",
+        kind=Work.COLLECTIVE,
+        outcome=outcome,
+        created_at=0.0,
+        started_at=started_at,
+        group="g-2",
+        group_size=2,
+    )
+
+
+@pytest.mark.parametrize(
+    ("pods", "is_known"),
+    [
+        pytest.param(
+            [work("a", Outcome.RUNNING), work("b", Outcome.RUNNING)], True, id="out of time"
+        ),
+        pytest.param(
+            [work("a", Outcome.RUNNING), work("b", Outcome.RUNNING, started_at=None)],
+            False,
+            id="one waits for one that never began",
+        ),
+        pytest.param(
+            [work("a", Outcome.FAILED), work("b", Outcome.RUNNING, started_at=None)],
+            True,
+            id="one failed all the same",
+        ),
+        pytest.param([work("a", Outcome.PASSED), work("b", Outcome.BROKEN)], False, id="one broke"),
+    ],
+)
+def test_what_a_group_shows_whose_time_is_over(pods: list[WorkPod], is_known: bool) -> None:
+    played = play(TEST, [waits("a"), waits("b")], pods, 1000.0)
+    assert (played.finished["g-2"] is not None) is is_known
