@@ -35,6 +35,7 @@ def queries(hall: Live) -> Iterator[Query]:
         "$blade": hall.show["blade"],
         "$__rate_interval": f"{round(4 * hall.prometheus.scrape_s)}s",
         "$__range": "300s",
+        "$__interval": "2s",  # the step of `since_start`
     }
     for board in all_boards():
         for target in targets(board):

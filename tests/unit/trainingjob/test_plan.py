@@ -286,6 +286,15 @@ def test_a_resumption_that_waits_for_a_place_is_counted_once() -> None:
     assert third.life.attempt == 2
 
 
+def test_a_resumption_is_counted_once_while_the_cache_still_shows_the_suspension() -> None:
+    world = replace(resumed(), pods=pods(epoch=2))
+
+    planned = plan(world)
+
+    assert planned.status.attempt == 2
+    assert not planned.raises
+
+
 def test_after_a_suspension_an_old_placement_is_not_believed() -> None:
     world = resumed()
     assert world.gang is not None

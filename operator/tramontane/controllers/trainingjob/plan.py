@@ -279,7 +279,11 @@ def _attempt(world: World) -> int:
 
 
 def _next_attempt(world: World) -> int:
-    """Return the attempt to go on with: after a suspension a new one, if there ever was one."""
+    """Return the attempt to go on with: after a suspension a new one, if there ever was one.
+
+    The suspension's status has the attempt that it ended. Its pods may be there before the cache
+    shows that the job goes on: those of a newer epoch are of the new attempt.
+    """
     attempt, old = _attempt(world), world.job.status
     resumes = old.phase in _HELD and old.reason is PendingReason.SUSPENDED
-    return attempt + 1 if attempt and resumes else attempt
+    return max(attempt, old.attempt + 1) if attempt and resumes else attempt
