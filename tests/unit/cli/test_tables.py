@@ -44,6 +44,7 @@ def test_a_terminal_gets_colours(
 ) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")  # one that is dumb has none
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.delenv("NO_COLOR", raising=False)
     tables.show(Table(("NAME", "STATE"), [("gpu-0001", "Quarantined")], "Blades"))
