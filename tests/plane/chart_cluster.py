@@ -142,7 +142,7 @@ def installed(
         for kind in kinds:
             cluster.admin.create("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", kind)
         cluster.release("install", RELEASE, str(chart), "--create-namespace")
-        wait_served(cluster.admin)
+        assert served_blades(cluster.admin) == []
         for name in ("gpu-1", "gpu-2"):
             cluster.admin.create(
                 "/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}
@@ -157,11 +157,14 @@ def installed(
         plane.stop()
 
 
-def wait_served(admin: Api) -> None:
+def served_blades(admin: Api) -> list[Object]:
+    """Return the Blades, as soon as they are served: after a change of their CRD they are not."""
     deadline = time.monotonic() + WAIT_S
-    while admin.call("GET", BLADES).status != 200:
+    while (answer := admin.call("GET", BLADES)).status != 200:
         assert time.monotonic() < deadline, "the CRDs must be served by now"
         time.sleep(0.05)
+    found: list[Object] = answer.body["items"]
+    return found
 
 
 def blade(name: str, **parts: Object) -> Object:

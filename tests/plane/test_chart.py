@@ -11,7 +11,7 @@ import yaml
 
 from chart.helm import CHART, NAMESPACE, RELEASE, ROOT, Helm, Object, is_hook, kinds
 from plane import chart_cluster
-from plane.chart_cluster import BLADES, WAIT_S, Cluster, path_of
+from plane.chart_cluster import WAIT_S, Cluster, path_of
 from plane.chart_versions import previous
 from tramontane.lab import binaries
 
@@ -96,7 +96,7 @@ def test_an_upgrade_meets_no_conflict_and_changes_what_it_is_told(installed: Clu
     )
     place = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/tramontane-operator"
     assert installed.admin.call("GET", place).body["spec"]["replicas"] == 3
-    assert len(installed.admin.call("GET", BLADES).body["items"]) == 2
+    assert len(chart_cluster.served_blades(installed.admin)) == 2
 
 
 def test_a_field_that_a_component_wrote_would_be_a_conflict(installed: Cluster) -> None:
@@ -129,12 +129,12 @@ def test_an_uninstall_keeps_crds_and_data_and_a_new_install_takes_them_up(
 ) -> None:
     installed.release("uninstall", RELEASE)
     assert len(installed.admin.call("GET", CRDS).body["items"]) == 5
-    assert len(installed.admin.call("GET", BLADES).body["items"]) == 2
+    assert len(chart_cluster.served_blades(installed.admin)) == 2
     roles = installed.admin.call("GET", "/apis/rbac.authorization.k8s.io/v1/clusterroles")
     names = {item["metadata"]["name"] for item in roles.body["items"]}
     assert not {name for name in names if name.startswith("tramontane")}
     installed.release("install", RELEASE, str(CHART))
-    assert len(installed.admin.call("GET", BLADES).body["items"]) == 2
+    assert len(chart_cluster.served_blades(installed.admin)) == 2
 
 
 @pytest.fixture
@@ -156,4 +156,4 @@ def test_a_release_of_helm_3_goes_on_under_helm_4(helm4: Path, tmp_path: Path) -
         said = cluster.release("upgrade", RELEASE, str(CHART), values={"dryRun": True})
         assert "DRY RUN" in said
         assert len(newer.admin.call("GET", CRDS).body["items"]) == 5
-        assert len(newer.admin.call("GET", BLADES).body["items"]) == 2
+        assert len(chart_cluster.served_blades(newer.admin)) == 2

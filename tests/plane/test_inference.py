@@ -148,16 +148,19 @@ async def test_a_replica_waits_for_all_of_its_gpus_and_then_starts_at_once(plane
             labels = (await pods_of(client))[f"{NAME}-0-0"]["metadata"]["labels"]
             return bool(labels[LABEL_ROTATION] == "in")
 
+        async def know_their_head() -> bool:
+            pods = await pods_of(client)
+            peers = f'{{"0": "{pods[f"{NAME}-0-0"]["status"]["podIP"]}"}}'
+            return bool(pods[f"{NAME}-0-1"]["metadata"]["annotations"][ANNOTATION_PEERS] == peers)
+
         await until(in_rotation)
+        await until(know_their_head)
         pods = await pods_of(client)
         assert set(pods) == {f"{NAME}-0-0", f"{NAME}-0-1"}
         created = {pod["metadata"]["creationTimestamp"] for pod in pods.values()}
         assert len(created) <= 2
         assert {pod["spec"]["nodeName"] for pod in pods.values()} == {"gpu-0001", "gpu-0002"}
-        head, other = pods[f"{NAME}-0-0"], pods[f"{NAME}-0-1"]
-        assert LABEL_ROTATION not in other["metadata"]["labels"]
-        peers = f'{{"0": "{head["status"]["podIP"]}"}}'
-        assert other["metadata"]["annotations"][ANNOTATION_PEERS] == peers
+        assert LABEL_ROTATION not in pods[f"{NAME}-0-1"]["metadata"]["labels"]
         assert (await owned(client, GANGS))[0]["metadata"]["labels"][LABEL_REVISION]
 
 
