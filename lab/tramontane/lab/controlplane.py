@@ -13,10 +13,14 @@ ends it. Its data is thrown away with it: a start always begins with an empty cl
 
 import asyncio
 import contextlib
+import fcntl
+import functools
+import os
 import random
 import shutil
 import socket
 import ssl
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -108,21 +112,30 @@ class Options:
     address: str = LOOPBACK  # where the API server answers; pods of real nodes need another one
 
 
+@functools.cache
+def _port_locks() -> int:
+    """Return the file of which each process locks a byte per port that it was given."""
+    path = Path(tempfile.gettempdir()) / f"tramontane-ports-{os.getuid()}"
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
 def free_ports(count: int, address: str = LOOPBACK) -> list[int]:
     """Return ports that nobody listens on just now; they are loopback's unless said otherwise.
 
     They lie below those that the kernel gives to outgoing connections, so that none of these
-    takes one before the program that it is for has bound it.
+    takes one before the program that it is for has bound it; and no other process that asks here
+    is given them while this one lives.
     """
     found: list[int] = []
     with contextlib.ExitStack() as stack:
         for port in random.sample(LISTENING_PORTS, len(LISTENING_PORTS)):
-            if len(found) == count:
-                return found
             one = stack.enter_context(socket.socket())
             with contextlib.suppress(OSError):
                 one.bind((address, port))
+                fcntl.lockf(_port_locks(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
                 found.append(port)
+            if len(found) == count:
+                return found
     raise LabError(
         f"ports of {address}: must have {count} free ones in {LISTENING_PORTS} (got: {len(found)})"
     )
