@@ -129,16 +129,19 @@ def free_ports(count: int, address: str = LOOPBACK) -> list[int]:
     found: list[int] = []
     with contextlib.ExitStack() as stack:
         for port in random.sample(LISTENING_PORTS, len(LISTENING_PORTS)):
+            if len(found) == count:
+                break
             one = stack.enter_context(socket.socket())
             with contextlib.suppress(OSError):
                 one.bind((address, port))
                 fcntl.lockf(_port_locks(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
                 found.append(port)
-            if len(found) == count:
-                return found
-    raise LabError(
-        f"ports of {address}: must have {count} free ones in {LISTENING_PORTS} (got: {len(found)})"
-    )
+    if len(found) < count:
+        raise LabError(
+            f"ports of {address}: must have {count} free ones in {LISTENING_PORTS} (got:"
+            f" {len(found)})"
+        )
+    return found
 
 
 class ControlPlane:

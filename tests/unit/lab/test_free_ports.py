@@ -30,6 +30,7 @@ def test_what_another_process_was_given_is_not_given_again(
         assert other.stdout is not None
         theirs = {int(port) for port in other.stdout.readline().split()}
         assert len(theirs) == 3
+        assert free_ports(0) == []
         assert free_ports(1) == [*set(PORTS) - theirs]
         with pytest.raises(LabError, match="must have 2 free ones"):
             free_ports(2)
