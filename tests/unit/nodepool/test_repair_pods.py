@@ -1,10 +1,11 @@
 """Repairs and tests whose pods break, never start, or are cut short by what they ordered."""
 
+import copy
 from typing import Any
 
 import pytest
 
-from tramontane.kube.resources import GANGS, PODS
+from tramontane.kube.resources import BLADES, GANGS, PODS
 from unit.nodepool.hall import SYSTEM, Hall, fault
 from unit.nodepool.steps import (
     BLADE,
@@ -134,6 +135,20 @@ class TestBroken:
             assert hall.works() == second
             await wait(hall, 61)
             assert hall.works() != second
+
+    async def test_it_may_break_for_weeks(self) -> None:
+        async with Hall() as hall:
+            await healthy(hall, remediation=ONLY_RESET)
+            await sick(hall)
+            raw = copy.deepcopy(hall.blade(BLADE))
+            raw["status"]["repair"]["broken"] = 5000
+            hall.api.put(BLADES, raw)
+            before = hall.works()
+            await breaks(hall)
+            assert hall.works() == before
+            await wait(hall, 930)
+            assert hall.works() != before
+            assert hall.blade(BLADE)["status"]["repair"]["broken"] == 5001
 
     async def test_a_reboot_follows_where_resets_break(self) -> None:
         async with Hall() as hall:

@@ -46,6 +46,7 @@ from tramontane.controllers.nodepool.works import Outcome, Want, name_of
 _LOOK_ANEW_S = 30.0
 # A pod that broke is followed by another, later each time; after some a higher rung is tried.
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 60.0, 900.0
+_MOST_DOUBLINGS = 4
 _MOST_BROKEN = 3
 _PODS = {Action.RESET: Work.RESET, Action.REBOOT: Work.REBOOT}
 #: What people are told of by an event, in whatever state the blade is.
@@ -242,7 +243,8 @@ def _broke(repair: BladeRepair) -> BladeRepair:
 def _pause_left_s(around: Around, repair: BladeRepair) -> float:
     """Return for how long no other pod follows the one that broke."""
     assert repair.started_at is not None
-    pause_s: float = min(_FIRST_PAUSE_S * 2**repair.broken, _LONGEST_PAUSE_S)
+    doublings = min(repair.broken, _MOST_DOUBLINGS)  # it may break for weeks
+    pause_s: float = min(_FIRST_PAUSE_S * 2**doublings, _LONGEST_PAUSE_S)
     return clock.parse(repair.started_at) + pause_s - around.now
 
 
