@@ -4,8 +4,9 @@
 
 The real process over the simulated NVML with eight GPUs, against a real API server. Temperatures
 and power change between all looks, as they do on a blade; eight InfiniBand ports, eight drives and
-a kernel log lie in a folder; Prometheus asks every 15 seconds. Byte code is compiled beforehand,
-as in an image: without it the child alone takes 14 MiB more.
+a kernel log lie in a folder; Prometheus asks every 15 seconds. Its environment is that of the
+chart's DaemonSet. Byte code is compiled beforehand, as in an image: without it the child alone
+takes 14 MiB more.
 
 1. memory and CPU while nothing is wrong, at a poll of 5 s, and CPU at the chart's interval. The
    simulated library looks at its file 200 times a second where NVML sleeps in the kernel; what
@@ -28,14 +29,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from bench import results
 from bench.agent_process import Agent, Memory, running
 from bench.results import Budget
+from chart.helm import Helm
 from tramontane.api.names import SYSTEM_NAMESPACE
 from tramontane.kube.client import Client
 from tramontane.kube.resources import BLADES
+from tramontane.lab import binaries
 from tramontane.lab.cluster import apply_crds, ensure_namespace
 from tramontane.lab.controlplane import ControlPlane
 from tramontane.lab.nvml import StateFile, blade, build
@@ -74,6 +75,7 @@ class Bench:
     machine: StateFile
     kubeconfig: Path
     watcher: Watcher
+    environment: Mapping[str, str]
 
     @property
     def kernel_log(self) -> Path:
@@ -90,7 +92,11 @@ class Bench:
             "--kernel-log": str(self.kernel_log),
             "--sysfs-root": str(self.folder / "sys"),
         }
-        environment = {**self.machine.environment(), "KUBECONFIG": str(self.kubeconfig)}
+        environment = {
+            **self.environment,
+            **self.machine.environment(),
+            "KUBECONFIG": str(self.kubeconfig),
+        }
         flat = [word for pair in arguments.items() for word in pair]
         return running(flat, environment, self.folder / "bytecode")
 
@@ -118,13 +124,13 @@ class Bench:
 async def run() -> list[Budget]:
     """Measure, write bench/results/agent.json, return the budgets."""
     with tempfile.TemporaryDirectory() as name:
-        async with _bench(Path(name)) as bench:
+        interval_s, environment = _chart(Path(name))
+        async with _bench(Path(name), environment) as bench:
             async with bench.agent(INTERVAL_S):  # compiles the byte code
                 pass
             print("  the simulated library", flush=True)
             library = await _library(bench, CHART_S)
             print("  quiet, at the chart's interval", flush=True)
-            interval_s = _chart_interval_s()
             async with bench.agent(interval_s) as agent:
                 often, _ = await _quiet(bench, agent, CHART_S)
             print("  quiet", flush=True)
@@ -183,7 +189,7 @@ def _write(
 
 
 @asynccontextmanager
-async def _bench(folder: Path) -> AsyncIterator[Bench]:
+async def _bench(folder: Path, environment: Mapping[str, str]) -> AsyncIterator[Bench]:
     machine = StateFile(folder / "blade.nvml")
     machine.write(blade(NAME, count=GPUS))
     hosts.machine(folder / "sys", ports=8, drives=8, gpus=GPUS)
@@ -198,12 +204,17 @@ async def _bench(folder: Path) -> AsyncIterator[Bench]:
         status = {"status": {"state": "Healthy"}}
         await client.merge_patch(BLADES, NAME, status, subresource="status")
         async with watching(client) as watcher:
-            yield Bench(folder, machine, plane.kubeconfig, watcher)
+            yield Bench(folder, machine, plane.kubeconfig, watcher, environment)
 
 
-def _chart_interval_s() -> float:
-    values = yaml.safe_load((results.ROOT / "charts/tramontane/values.yaml").read_text())
-    return float(values["agent"]["interval"])
+def _chart(home: Path) -> tuple[float, dict[str, str]]:
+    """Return the interval (s) and the environment of the agent in the chart's DaemonSet."""
+    objects = Helm(binaries.ensure(["helm"])["helm"], home).template()
+    (agent,) = next(one for one in objects if one["kind"] == "DaemonSet")["spec"]["template"][
+        "spec"
+    ]["containers"]
+    (interval,) = (one.partition("=")[2] for one in agent["args"] if one.startswith("--interval="))
+    return float(interval), {one["name"]: one["value"] for one in agent["env"] if "value" in one}
 
 
 async def _quiet(

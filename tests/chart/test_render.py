@@ -167,9 +167,20 @@ def test_host_access_reads_the_driver_below_its_root(helm: Helm) -> None:
     assert {volume["name"]: volume["hostPath"]["path"] for volume in pod["volumes"]} == {
         "dev": "/dev",
         "driver": "/run/nvidia/driver",
+        "sys": "/sys",
     }
     library = "--nvml-library=/driver/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1"
     assert library in pod["containers"][0]["args"]
+
+
+def test_host_access_sees_the_network_devices_of_the_host(helm: Helm) -> None:
+    objects = helm.template(VALUE_SETS["host-driver"])
+    (container,) = one(objects, "DaemonSet", "tramontane-agent")["spec"]["template"]["spec"][
+        "containers"
+    ]
+    (mount,) = [each for each in container["volumeMounts"] if each["name"] == "sys"]
+    assert mount["readOnly"] is True
+    assert f"--sysfs-root={mount['mountPath']}" in container["args"]
 
 
 def test_a_disruption_budget_needs_a_second_replica(helm: Helm) -> None:

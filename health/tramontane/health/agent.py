@@ -42,7 +42,7 @@ from tramontane.health.host import HostReading
 from tramontane.health.ledger import is_noted
 from tramontane.health.metrics import Metrics
 from tramontane.health.pause import Pausing
-from tramontane.health.probe import Probe
+from tramontane.health.probe import HostWatch, Probe
 from tramontane.health.report import Seen, Urgency
 from tramontane.kube.client import Client, NotFound
 from tramontane.kube.lease import renew_heartbeat
@@ -92,7 +92,7 @@ class Agent:
         probe: Probe,
         client: Client,
         *,
-        host_probe: Probe | None = None,
+        host_probe: HostWatch | None = None,
         namespace: str = SYSTEM_NAMESPACE,
         timing: Timing | None = None,
         disabled: frozenset[str] = frozenset(),
@@ -102,6 +102,7 @@ class Agent:
     ) -> None:
         self.node_name = node_name
         self._nvml = Pausing(probe)
+        self._host_probe = host_probe
         self._probes = (self._nvml,) if host_probe is None else (self._nvml, host_probe)
         self._client = client
         self._namespace = namespace
@@ -118,6 +119,7 @@ class Agent:
         self._pending: deque[Event] = deque(maxlen=_MAX_PENDING)
         self._report: Report | None = None
         self._published: Report | None = None
+        self._began = 0.0
         self._began_with: Report | None = None
         self._release: Release | None = None
         self._released_at: float | None = None
@@ -134,6 +136,7 @@ class Agent:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set; then end the probe in order."""
+        self._began = asyncio.get_running_loop().time()
         tasks = [
             asyncio.create_task(work, name=f"{self.node_name}: {name}")
             for name, work in (
@@ -219,10 +222,14 @@ class Agent:
 
     def _fold(self) -> Report:
         now = self._clock()
+        if self._released_at is not None:  # not later than now, though the clock was set back
+            self._released_at = min(self._released_at, now)
         reading = self._merged()
         gpus = sources.addresses(self._report, reading)
         events = tuple(
-            sources.located(event, gpus) for event in self._pending if self._is_news(event, reading)
+            sources.located(event, gpus)
+            for event in self._pending
+            if self._is_news(event, reading, now)
         )
         self._pending.clear()
         self._news.clear()
@@ -257,9 +264,10 @@ class Agent:
             return reading
         return replace(reading, host=self._host)
 
-    def _is_news(self, event: Event, reading: Reading | None) -> bool:
+    def _is_news(self, event: Event, reading: Reading | None, now: float) -> bool:
         boot_id = "" if reading is None else reading.boot_id
-        return sources.is_news(event, self._began_with, boot_id, self._released_at)
+        began_at = now - (asyncio.get_running_loop().time() - self._began)
+        return sources.is_news(event, self._began_with, boot_id, self._released_at, began_at)
 
     async def _write(self, wanted: Report) -> bool:
         """Apply the report; False where the API server did not take it."""
@@ -316,6 +324,8 @@ class Agent:
             written_at = _release_written_at(raw)
             times = (release.at, *((written_at,) if written_at else ()))
             self._released_at = min(self._clock(), *map(api_clock.parse, times))
+            if self._host_probe is not None:
+                self._host_probe.forget(self._released_at)
 
     async def _wait_for_news(self, timeout_s: float) -> None:
         try:

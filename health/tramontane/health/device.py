@@ -140,14 +140,6 @@ class OfMax:
 
 
 @dataclass(frozen=True, slots=True)
-class ThermalLimits:
-    """Temperatures (°C) beyond which the GPU is not meant to work."""
-
-    gpu_max_c: int
-    memory_max_c: int
-
-
-@dataclass(frozen=True, slots=True)
 class PowerLimit:
     """The power (mW) that the GPU may draw, and what it was built for."""
 
@@ -203,11 +195,12 @@ class GpuReading:
     pcie_width: OfMax | Unsupported = NOT_READ
     pcie_generation: OfMax | Unsupported = NOT_READ
     pcie_replays: int | Unsupported = NOT_READ
-    # Running conditions.
+    # Running conditions. `…_max_c`: the temperature beyond which it is not meant to work.
     temperature_c: int | Unsupported = NOT_READ
+    temperature_max_c: int | Unsupported = NOT_READ
     memory_temperature_c: int | Unsupported = NOT_READ
+    memory_temperature_max_c: int | Unsupported = NOT_READ
     thermal_margin_c: int | Unsupported = NOT_READ
-    thermal_limits: ThermalLimits | Unsupported = NOT_READ
     power_mw: int | Unsupported = NOT_READ
     energy_mj: int | Unsupported = NOT_READ
     power_limit: PowerLimit | Unsupported = NOT_READ
@@ -219,6 +212,15 @@ class GpuReading:
     mig: MigMode | Unsupported = NOT_READ
     processes: int | Unsupported = NOT_READ
     memory_used_bytes: int | Unsupported = NOT_READ
+
+    @property
+    def untold(self) -> str:
+        """Return why not one value could be read; empty where one could, or a finding says why."""
+        why = self.recovery_action
+        if self.lost or self.reset_required or not isinstance(why, Unsupported):
+            return ""
+        told = any(not isinstance(getattr(self, name), Unsupported) for name in VALUES)
+        return "" if told else why.error
 
     @property
     def nvlinks_active(self) -> int | None:

@@ -6,7 +6,12 @@ have some is the pool's to say, by `Report.network`.
 
 Counters of a port are read where its link layer is InfiniBand. On a converged adapter in Ethernet
 mode each look at them makes the driver complain in the kernel log (gpud#1164), and what they would
-say its network device says too: `carrier_changes`.
+say its network device says too: `carrier_changes`. That device is to be seen in the /sys of its
+own network namespace only, the host's.
+
+A device that software made (a virtual function of SR-IOV, a subfunction) or that lies behind a
+network (NVMe over Fabrics) comes and goes by somebody's order: it is no part of the blade. A
+virtual function that a virtual machine was given is, in there, a device like any other.
 """
 
 from collections.abc import Callable, Iterable
@@ -30,8 +35,12 @@ _COUNTERS = (
     "local_link_integrity_errors",
 )
 _HARDWARE_COUNTERS = ("rnr_nak_retry_err",)
+# What the kernel shows of a device that software made.
+_MADE = ("physfn", "sfnum")
 # Any other state (live, resetting, connecting) is one that a drive comes back from by itself.
 _NVME_GONE = frozenset({"dead", "deleting", "deleting (no IO)"})
+# Old kernels do not say how a drive is reached.
+_NVME_LOCAL = frozenset({"pcie", ""})
 _NVIDIA = "0x10de"
 # VGA and 3D controllers.
 _GPU_CLASSES = ("0x0300", "0x0302")
@@ -66,12 +75,12 @@ class Port:
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
-    """Counters of a port when they had changed; `seconds`: since the look before."""
+class Rise:
+    """By how much counters of a port had grown at a look; `seconds`: since the look before."""
 
     at: float
     seconds: float
-    counters: tuple[tuple[str, int], ...]
+    grown: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,19 +91,24 @@ class PortPast:
         best_gbps: highest rate at which it was active; 0: it never was.
         down_since: since when it is not active, having been so.
         returns: when it came back after having been down for a while.
-        marks: its counters, as they changed.
+        counters: as they were last read.
+        rises: how they grew in the last hour.
     """
 
     name: str
     best_gbps: int = 0
     down_since: float | None = None
     returns: tuple[float, ...] = ()
-    marks: tuple[Mark, ...] = ()
+    counters: tuple[tuple[str, int], ...] = ()
+    rises: tuple[Rise, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class HostPast:
-    """What is remembered of the host, `since` the agent has started (host_past.py)."""
+    """What is remembered of the host, `since` the agent has started (host_past.py).
+
+    The most that was there is counted from a person's release on, if there was one.
+    """
 
     since: float = 0.0
     ports: tuple[PortPast, ...] = ()
@@ -109,7 +123,7 @@ class HostReading:
 
     Attributes:
         kernel_log: why the kernel log cannot be read; empty if it can.
-        nvme: drives whose controller is not dead.
+        nvme: drives in the blade whose controller is not dead.
         memory_bytes: what the kernel manages, which is a little less than what is plugged in.
         pci_gpus: NVIDIA display and 3D controllers on the PCI bus.
         past: what earlier looks have shown.
@@ -162,8 +176,14 @@ def _ports(root: Path) -> tuple[Port, ...]:
     return tuple(
         _port(device, port)
         for device in sorted(root.iterdir(), key=lambda path: path.name)
+        if not _is_made(device / "device")
         for port in sorted((device / "ports").iterdir(), key=lambda path: int(path.name))
     )
+
+
+def _is_made(device: Path) -> bool:
+    """Return whether software made a device, and may take it away."""
+    return any((device / name).exists() for name in _MADE)
 
 
 def _port(device: Path, port: Path) -> Port:
@@ -215,7 +235,11 @@ def _children(folder: Path) -> list[Path]:
 
 
 def _nvme(root: Path) -> int:
-    return sum(_text(drive / "state") not in _NVME_GONE for drive in root.iterdir())
+    return sum(
+        _text(drive / "state") not in _NVME_GONE
+        for drive in root.iterdir()
+        if _text_or_none(drive / "transport") in _NVME_LOCAL and not _is_made(drive / "device")
+    )
 
 
 def _memory(meminfo: Path) -> int:
@@ -230,4 +254,5 @@ def _gpus(devices: Path) -> int:
     return sum(
         _text(device / "vendor") == _NVIDIA and _text(device / "class").startswith(_GPU_CLASSES)
         for device in devices.iterdir()
+        if not _is_made(device)
     )

@@ -5,14 +5,15 @@ often it came back, are here. The agent's process keeps it and nothing else does
 anew, and until there is enough to judge by, the checks are blind rather than content.
 
 It is part of the HostReading and holds times, not ages, so that it changes only when something
-happens.
+happens, or when the clock is set back: nothing that is remembered lies in the future.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
 from tramontane.health.device import Unsupported
-from tramontane.health.host import HostPast, HostReading, Mark, Port, PortPast
+from tramontane.health.host import HostPast, HostReading, Port, PortPast, Rise
 
 # Down for this long and then active again is a flap. Source: gpud, InfiniBand flap.
 FLAP_S = 25.0
@@ -20,8 +21,11 @@ FLAP_S = 25.0
 COUNT_FOR_S = 3600.0
 # Source: Azure counts lost carriers over 24 hours.
 RETURNS_FOR_S = 24 * 3600.0
-_MAX_MARKS = 64
+# Growth of the last minute is kept look by look, because rates are judged by it.
+LATELY_S = 60.0
 _MAX_RETURNS = 16
+
+Counters = tuple[tuple[str, int], ...]
 
 
 def remember(past: HostPast | None, reading: HostReading, at: float, looked_at: float) -> HostPast:
@@ -29,6 +33,7 @@ def remember(past: HostPast | None, reading: HostReading, at: float, looked_at: 
     old = past or HostPast(since=at)
     return replace(
         old,
+        since=min(old.since, at),
         ports=old.ports
         if isinstance(reading.ports, Unsupported)
         else tuple(
@@ -37,6 +42,33 @@ def remember(past: HostPast | None, reading: HostReading, at: float, looked_at: 
         most_nvme=_most(old.most_nvme, reading.nvme),
         most_memory_bytes=_most(old.most_memory_bytes, reading.memory_bytes),
         most_pci_gpus=_most(old.most_pci_gpus, reading.pci_gpus),
+    )
+
+
+def forget(past: HostPast, released_at: float) -> HostPast:
+    """Return what is known after a person has released the blade as it is.
+
+    What was better before is not held against it, and what has happened since is not forgiven: a
+    release from before this process began, whose past holds nothing older, changes nothing.
+    """
+    if past.since >= released_at:
+        return past
+    return replace(
+        past,
+        ports=tuple(_port_as_it_is(port, released_at) for port in past.ports),
+        most_nvme=0,
+        most_memory_bytes=0,
+        most_pci_gpus=0,
+    )
+
+
+def _port_as_it_is(port: PortPast, released_at: float) -> PortPast:
+    if port.down_since is None or port.down_since <= released_at:
+        port = replace(port, best_gbps=0, down_since=None)
+    return replace(
+        port,
+        returns=tuple(at for at in port.returns if at > released_at),
+        rises=tuple(rise for rise in port.rises if rise.at > released_at),
     )
 
 
@@ -63,7 +95,9 @@ def _port(old: PortPast, port: Port | None, at: float, looked_at: float) -> Port
     | no         | yes       | it has come back, if it was down for `FLAP_S`    |
     | never      | no        | nothing: a port without a cable is no fault      |
     """
-    best_gbps, down_since, returns = old.best_gbps, old.down_since, old.returns
+    best_gbps = old.best_gbps
+    down_since = None if old.down_since is None else min(old.down_since, at)
+    returns = tuple(min(back_at, at) for back_at in old.returns)
     if port is not None and port.active:
         best_gbps = max(best_gbps, port.rate_gbps)
         if down_since is not None and at - down_since >= FLAP_S:
@@ -71,17 +105,42 @@ def _port(old: PortPast, port: Port | None, at: float, looked_at: float) -> Port
         down_since = None
     elif best_gbps and down_since is None:
         down_since = at
-    marks = old.marks if port is None else _marks(old.marks, port, at, looked_at)
-    return PortPast(old.name, best_gbps, down_since, returns, marks)
+    read = () if port is None else port.counters
+    counters = tuple(sorted((dict(old.counters) | dict(read)).items()))
+    rises = tuple(rise if rise.at <= at else replace(rise, at=at) for rise in old.rises)
+    if grown := _grown(old.counters, counters):
+        rises = _kept((*rises, Rise(at, max(0.0, at - looked_at), grown)), at)
+    return PortPast(old.name, best_gbps, down_since, returns, counters, rises)
 
 
-def _marks(marks: tuple[Mark, ...], port: Port, at: float, looked_at: float) -> tuple[Mark, ...]:
-    """Return the counts of the last hour, where they changed, and the last ones before it."""
-    if not port.counters or (marks and marks[-1].counters == port.counters):
-        return marks
-    kept = [*marks, Mark(at, max(0.0, at - looked_at), port.counters)]
-    while len(kept) > 1 and kept[1].at <= at - COUNT_FOR_S:
-        kept.pop(0)
-    if len(kept) > _MAX_MARKS:
-        del kept[1]
+def _grown(before: Counters, now: Counters) -> Counters:
+    """Return by how much counters grew; one that fell began anew, and shows its growth."""
+    known = dict(before)
+    grown = (
+        (name, value - known[name] if value >= known[name] else value)
+        for name, value in now
+        if name in known
+    )
+    return tuple((name, by) for name, by in grown if by)
+
+
+def _kept(rises: Iterable[Rise], at: float) -> tuple[Rise, ...]:
+    """Return the growth of the last hour: look by look, and what is older by the minute.
+
+    So an hour takes some 70 rises, however much a port counts. A minute has the time of its
+    first look: what is over does not come back with what was added to it.
+    """
+    kept: list[Rise] = []
+    for rise in rises:
+        if at - rise.at >= COUNT_FOR_S:
+            continue
+        if kept and at - rise.at >= LATELY_S and rise.at - kept[-1].at < LATELY_S:
+            kept[-1] = _together(kept[-1], rise)
+        else:
+            kept.append(rise)
     return tuple(kept)
+
+
+def _together(rise: Rise, more: Rise) -> Rise:
+    grown = Counter(dict(rise.grown)) + Counter(dict(more.grown))
+    return Rise(rise.at, rise.seconds + more.seconds, tuple(sorted(grown.items())))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tramontane.health import host, host_past
 from tramontane.health.device import SXID_EVENT, XID_EVENT, Event, Unsupported, Update
-from tramontane.health.host import HostReading
+from tramontane.health.host import HostPast, HostReading
 from tramontane.health.kernel_lines import slot
 from tramontane.health.kmsg import KERNEL_LOG, Heard, KernelLog
 from tramontane.health.probe import BOOT_ID_FILE
@@ -58,9 +58,10 @@ class HostProbe:
         self._deadline_s = deadline_s
         self._looked = looked
         self._clock = clock
-        self._looked_at = clock()
+        self._answered = time.monotonic()
         self._look: asyncio.Future[HostReading] | None = None
         self._last: HostReading | None = None
+        self._past: HostPast | None = None
         self._waits: dict[str, asyncio.Task[Update]] = {}
 
     async def next(self) -> Update:
@@ -71,6 +72,11 @@ class HostProbe:
         await asyncio.wait(self._waits.values(), return_when=asyncio.FIRST_COMPLETED)
         name = next(name for name, task in self._waits.items() if task.done())
         return self._waits.pop(name).result()
+
+    def forget(self, released_at: float) -> None:
+        """Judge the host from the next look on by what it was at a person's release."""
+        if self._past is not None:
+            self._past = host_past.forget(self._past, released_at)
 
     async def aclose(self) -> None:
         """Stop waiting. A look that hangs is left behind: its thread ends with the process."""
@@ -108,10 +114,12 @@ class HostProbe:
                     await asyncio.sleep(self._interval_s)
                 self._look = self._start_look()
             done, _ = await asyncio.wait({self._look}, timeout=self._deadline_s)
-            reading = self._look.result() if done else _hung()
             if done:
-                self._look = None
+                reading, self._look = self._look.result(), None
+                self._remember(reading)
                 self._looked("host")
+            else:
+                reading = _hung()
             if not self._log.error:
                 self._looked("kmsg")
             reading = self._completed(reading)
@@ -119,13 +127,17 @@ class HostProbe:
                 self._last = reading
                 return Update(host=reading)
 
+    def _remember(self, reading: HostReading) -> None:
+        """Remember a look that was answered; how long after the last one says a steady clock."""
+        at, answered = self._clock(), time.monotonic()
+        looked_at = at - (answered - self._answered)
+        self._past = host_past.remember(self._past, reading, at, looked_at)
+        self._answered = answered
+
     def _completed(self, reading: HostReading) -> HostReading:
         """Add the boot ID, the state of the kernel log, and what earlier looks have shown."""
-        at = self._clock()
-        known = None if self._last is None else self._last.past
-        past = host_past.remember(known, reading, at, self._looked_at)
-        self._looked_at = at
         boot_id = self._boot_id_file.read_text().strip()
+        past = self._past or HostPast()
         return replace(reading, boot_id=boot_id, kernel_log=self._log.error, past=past)
 
     def _start_look(self) -> asyncio.Future[HostReading]:

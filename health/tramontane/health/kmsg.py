@@ -7,9 +7,13 @@ A broken GPU can fill the log: 800,000 lines of XID 95 were seen, 29 of them dis
 2. a line whose words this look has already seen is counted: one look-up;
 3. what is left is parsed, and counted where its GPU and code were already told in this second.
 
-The first of a kind is told at once, its repeats once a second with their count. Reading itself
-is held to `_BATCH` lines in `_PAUSE_S`; a ring that overruns meanwhile loses its oldest lines, as
-it does to every reader, and we count them.
+The first of a kind is told at once, its repeats once a second with their count; what takes each
+other back (163 and 162) is told in its order. Reading itself is held to `_BATCH` lines in
+`_PAUSE_S`; a ring that overruns meanwhile loses its oldest lines, as it does to every reader.
+
+Records are stamped by the kernel's local_clock(), which NTP does not slew. CLOCK_MONOTONIC, which
+it does, is a second off after a day or two, and after some days one XID would be two, NVML's and
+the log's. So ours is CLOCK_MONOTONIC_RAW, and what is still between the two is measured (`_Ring`).
 
 At the start the ring holds all that this boot has said, and it is read from there: an XID from
 before the agent's start is told with the time at which it happened. Instead of the device, a
@@ -24,12 +28,14 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from tramontane.health import kernel_lines
+from tramontane.health.checks import sxid, xid
+from tramontane.health.escalation import CANCELS
 from tramontane.health.kernel_lines import KernelLine
 
 KERNEL_LOG = Path("/dev/kmsg")
@@ -44,6 +50,13 @@ _CHUNK = 1 << 18
 _MAX_KINDS = 1024
 # Codes of which the part that was struck decides what to do. Source: NVIDIA's XID catalogue.
 _BY_UNIT = frozenset({13, 74, *range(144, 151), 154})
+# What takes each other back, by name: the last one counts.
+_OPPOSITES: Mapping[str, frozenset[str]] = {
+    **CANCELS,
+    **{old: frozenset({new}) for new, cancelled in CANCELS.items() for old in cancelled},
+}
+# By how much two clocks may drift apart in a second: any quartz is better than 100 ppm.
+_MAX_DRIFT = 1e-4
 
 Clock = Callable[[], float]
 
@@ -75,15 +88,16 @@ class Repeats:
         self._every_s = every_s
         self._kinds: dict[tuple[object, ...], _Kind] = {}
 
-    def add(self, heard: Heard, now: float) -> tuple[_Kind, Heard | None]:
-        """Return the line's kind, and the line itself if it must be told now."""
+    def add(self, heard: Heard, now: float) -> tuple[_Kind, list[Heard]]:
+        """Return the line's kind, and what must be told now: the line, if it is the first."""
+        told = self._taken_back(heard.line)
         key = self._key(heard.line)
         kind = self._kinds.get(key)
         if kind is not None:
             kind.latest, kind.more = heard, kind.more + 1
-            return kind, None
+            return kind, told
         kind = self._kinds[key] = _Kind(now + self._every_s, heard)
-        return kind, heard
+        return kind, [*told, heard]
 
     def due(self, now: float) -> list[Heard]:
         """Return the repeats whose second is over, with their counts."""
@@ -102,16 +116,35 @@ class Repeats:
         """Return when `due` has something to do, or None."""
         return min((kind.until for kind in self._kinds.values()), default=None)
 
+    def _taken_back(self, line: KernelLine) -> list[Heard]:
+        """End the kinds that a line takes back; return their repeats, which came before it."""
+        opposites = _OPPOSITES.get(_name(line))
+        if opposites is None:
+            return []
+        over = [
+            key
+            for key, kind in self._kinds.items()
+            if _name(kind.latest.line) in opposites
+            and (line.switch or line.pci == kind.latest.line.pci)
+        ]
+        kinds = [self._kinds.pop(key) for key in over]
+        return [replace(kind.latest, count=kind.more) for kind in kinds if kind.more]
+
     def _key(self, line: KernelLine) -> tuple[object, ...]:
         apart = (line.switch or line.code in _BY_UNIT) and len(self._kinds) < _MAX_KINDS
         part = (line.unit, line.subcode) if apart else ()
         return (line.switch, line.pci, line.code, *part)
 
 
+def _name(line: KernelLine) -> str:
+    return sxid.code(line.code) if line.switch else xid.code(line.code)
+
+
 class _Source(Protocol):
-    """A log that is open."""
+    """A log that is open; `lag_s` is how far its records' clock is behind ours."""
 
     fd: int
+    lag_s: float
 
     def lines(self) -> Iterator[bytes]:
         """Yield the lines that can be read now, at most a batch."""
@@ -120,16 +153,21 @@ class _Source(Protocol):
         """Close it."""
 
 
+def raw_monotonic() -> float:
+    """Return the seconds since the boot, as the kernel counts them in its records."""
+    return time.clock_gettime(time.CLOCK_MONOTONIC_RAW)
+
+
 class KernelLog:
     """Follow the log at `path`; `next` waits for the next lines that say something.
 
     Args:
         wall: Unix seconds.
-        monotonic: seconds since the boot, as the kernel counts them in its records.
+        monotonic: seconds since the boot.
     """
 
     def __init__(
-        self, path: Path = KERNEL_LOG, *, wall: Clock = time.time, monotonic: Clock = time.monotonic
+        self, path: Path = KERNEL_LOG, *, wall: Clock = time.time, monotonic: Clock = raw_monotonic
     ) -> None:
         self._path = path
         self._wall = wall
@@ -146,7 +184,7 @@ class KernelLog:
         source = self._open()
         if source is None:
             return told
-        booted_at = self._wall() - now
+        wall = self._wall()
         words: dict[bytes, _Kind] = {}
         try:
             for raw in source.lines():
@@ -161,10 +199,12 @@ class KernelLog:
                 line = kernel_lines.parse(text.decode("utf-8", "replace"))
                 if line is None:
                     continue
-                at = booted_at + (now if since_boot_s is None else since_boot_s)
-                words[text], first = self._repeats.add(Heard(line, at), now)
-                if first is not None:
-                    told.append(first)
+                age_s = 0.0 if since_boot_s is None else now - source.lag_s - since_boot_s
+                kind, news = self._repeats.add(Heard(line, wall - max(0.0, age_s)), now)
+                told += news
+                if _name(line) in _OPPOSITES:
+                    words.clear()  # the kinds that it took back are gone
+                words[text] = kind
         except OSError as error:
             self._failed(error)
         return told
@@ -190,7 +230,7 @@ class KernelLog:
     def _open(self) -> _Source | None:
         if self._source is None:
             try:
-                self._source = _source(self._path)
+                self._source = _source(self._path, self._monotonic)
             except OSError as error:
                 self._failed(error)
                 return None
@@ -232,9 +272,9 @@ async def _readable(fd: int) -> None:
         loop.remove_reader(fd)
 
 
-def _source(path: Path) -> _Source:
+def _source(path: Path, clock: Clock) -> _Source:
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    return _Ring(fd) if stat.S_ISCHR(os.fstat(fd).st_mode) else _File(fd, path)
+    return _Ring(fd, clock) if stat.S_ISCHR(os.fstat(fd).st_mode) else _File(fd, path)
 
 
 def _record(raw: bytes) -> tuple[bytes, float | None]:
@@ -250,23 +290,47 @@ def _record(raw: bytes) -> tuple[bytes, float | None]:
 
 
 class _Ring:
-    """The kernel's ring: one record per read."""
+    """The kernel's ring: one record per read.
 
-    def __init__(self, fd: int) -> None:
+    The first record after the ring was read to its end was written just now, which tells how far
+    the two clocks are apart. It may be older, where we are late, or where it had to wait for its
+    line's end; so the lag grows no faster than clocks drift, at first since the boot. It falls at
+    once, because no record is of the future.
+    """
+
+    def __init__(self, fd: int, clock: Clock) -> None:
         self.fd = fd
+        self.lag_s = 0.0
+        self._clock = clock
+        self._compared_at = 0.0
+        self._read_out = False
         self._overran = False
 
     def lines(self) -> Iterator[bytes]:
+        fresh, self._read_out = self._read_out, False
         for _ in range(_BATCH):
             try:
-                yield os.read(self.fd, _RECORD)
+                raw = os.read(self.fd, _RECORD)
             except BlockingIOError:
-                self._overran = False
+                self._read_out, self._overran = True, False
                 return
             except BrokenPipeError:  # the next read goes on with the oldest record that is left
                 if not self._overran:
                     log.warning("kernel log overran, lines are lost")
                 self._overran = True
+                continue
+            if fresh:
+                fresh = False
+                self._compare(raw)
+            yield raw
+
+    def _compare(self, fresh: bytes) -> None:
+        _, since_boot_s = _record(fresh)
+        if since_boot_s is None:
+            return
+        now = self._clock()
+        most_s = self.lag_s + _MAX_DRIFT * (now - self._compared_at)
+        self.lag_s, self._compared_at = min(now - since_boot_s, most_s), now
 
     def close(self) -> None:
         os.close(self.fd)
@@ -274,6 +338,8 @@ class _Ring:
 
 class _File:
     """A plain file: what a test, the lab or a syslog daemon writes."""
+
+    lag_s = 0.0
 
     def __init__(self, fd: int, path: Path) -> None:
         self.fd = fd

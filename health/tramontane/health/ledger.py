@@ -120,9 +120,16 @@ class Ledger:
     ignored: dict[str, float] = field(default_factory=dict)
 
     def keep(self, fault: Fault) -> None:
-        """Begin with a fault of the report."""
+        """Begin with a fault of the report.
+
+        Nothing is of the future: where the clock was set back, the fault was last seen now, so that
+        what comes next is neither taken for its past nor for its burst for as long as the step was.
+        """
         now = self.scene.now
         at = (now or 0.0) if fault.last_seen is None else clock.parse(fault.last_seen)
+        set_back = now is not None and at > now
+        if now is not None:
+            at = min(at, now)
         asks = (fault.severity, fault.action)
         overdue = now is None or not self.scene.log_readable or now - at > AWAIT_S
         if overdue and is_awaiting(fault):
@@ -133,11 +140,11 @@ class Ledger:
             uuid=fault.uuid or "",
             asks=asks,
             count=fault.count,
-            first_at=at if fault.first_seen is None else clock.parse(fault.first_seen),
+            first_at=at if fault.first_seen is None else min(at, clock.parse(fault.first_seen)),
             last_at=at,
             boot_id=fault.boot_id or "",
             evidence=fault.evidence or "",
-            fault=fault if asks == (fault.severity, fault.action) else None,
+            fault=None if set_back or asks != (fault.severity, fault.action) else fault,
         )
 
     def faults(self) -> list[Fault]:
@@ -255,6 +262,8 @@ class Ledger:
         if rule is not None:
             if again and self._recurs(rule, event, code, where, opened):
                 asks = _worse(asks, (rule.severity, rule.action))
+            elif not again and rule.by_unit and not event.unit:
+                evidence = opened.evidence  # XID 13's registers, a burst's last line, name no part
             elif not again and rule.by_unit and rule.alone and _other_unit(event, opened):
                 opened.asks, evidence = asks, _SEVERAL + finding.evidence
         opened.asks = _worse(opened.asks, asks)
@@ -349,7 +358,8 @@ def _with(text: str, evidence: str) -> str:
 
 
 def _other_unit(event: Event, opened: _Open) -> bool:
-    return bool(event.unit) and event.unit != unit(opened.evidence)
+    known = unit(opened.evidence)
+    return event.unit != known and (bool(known) or opened.evidence.startswith(_SEVERAL))
 
 
 @lru_cache(maxsize=256)

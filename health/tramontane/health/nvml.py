@@ -2,7 +2,7 @@
 
 What NVML's errors mean is told in nvml_calls.py, what is read how often in nvml_values.py. A GPU
 that is lost is asked nothing more in that reading; one that came back, from a reset or from the
-lost, is asked everything anew.
+lost, is asked everything anew. What could not be had of the events is asked for at each look.
 
 pynvml looks for `libnvidia-ml.so.1` and nothing else; a library of another path is loaded first.
 """
@@ -42,7 +42,8 @@ _WAIT_ERROR_PAUSE_S = 0.2
 class _Gpu:
     """What the session keeps of one GPU; `target` is None while NVML gives no handle.
 
-    `values` are the last answers, `due` says per tier when they must be had anew.
+    `values` are the last answers, `due` says per tier when they must be had anew. `deaf` is why its
+    events do not come; empty when they do.
     """
 
     index: int
@@ -50,6 +51,7 @@ class _Gpu:
     facts: GpuFacts | None = None
     facts_due: float = 0.0
     unread: tuple[str, ...] = ()
+    deaf: str = "NotRegistered"
     values: dict[str, Any] = field(default_factory=dict)
     due: dict[int, float] = field(default_factory=dict)
 
@@ -112,11 +114,9 @@ class NvmlDevice:
     def _start_session(self) -> None:
         self._gpus = [_Gpu(index) for index in range(pynvml.nvmlDeviceGetCount())]
         self._by_address = {}
-        event_set = ask(pynvml.nvmlEventSetCreate)
-        self._events_error = event_set.error if isinstance(event_set, Unsupported) else ""
-        self._event_set = None if self._events_error else event_set
         for gpu in self._gpus:
             self._take_handle(gpu)
+        self._listen()
 
     def _take_handle(self, gpu: _Gpu) -> Unsupported | None:
         handle = ask(lambda: pynvml.nvmlDeviceGetHandleByIndex(gpu.index))
@@ -124,11 +124,20 @@ class NvmlDevice:
             return handle
         gpu.target = Target(handle)
         self._by_address[_address(handle)] = gpu
-        if self._event_set is not None:
-            registered = ask(lambda: self._register(handle))
-            if isinstance(registered, Unsupported):
-                self._events_error = registered.error
         return None
+
+    def _listen(self) -> None:
+        """Register for the events of the GPUs whose events do not come yet."""
+        if self._event_set is None:
+            event_set = ask(pynvml.nvmlEventSetCreate)
+            if isinstance(event_set, Unsupported):
+                self._events_error = event_set.error
+                return
+            self._event_set, self._events_error = event_set, ""
+        for gpu in self._gpus:
+            if gpu.deaf and gpu.target is not None:
+                registered = ask(partial(self._register, gpu.target.handle))
+                gpu.deaf = registered.error if isinstance(registered, Unsupported) else ""
 
     def _register(self, handle: Any) -> None:
         wanted = XID_EVENT | RECOVERY_ACTION_EVENT
@@ -154,14 +163,21 @@ class NvmlDevice:
         now = self._clock()
         if now >= self._pci_due:
             self._pci_gpus, self._pci_due = pci.count_gpus(), now + self._often_s
+        gpus = tuple(self._read_gpu(gpu, now) for gpu in self._gpus)
+        self._listen()
         return Reading(
             boot_id=self._boot_id_file.read_text().strip(),
             driver=text(ask(pynvml.nvmlSystemGetDriverVersion)),
             cuda=_cuda(ask(pynvml.nvmlSystemGetCudaDriverVersion_v2)),
-            gpus=tuple(self._read_gpu(gpu, now) for gpu in self._gpus),
+            gpus=gpus,
             pci_gpus=self._pci_gpus,
-            events_error=self._events_error,
+            events_error=self._events_error or self._deafness(),
         )
+
+    def _deafness(self) -> str:
+        """Return why the events of a GPU that is there do not come; empty when all do."""
+        there = (gpu for gpu in self._gpus if gpu.target is not None)
+        return next((gpu.deaf for gpu in there if gpu.deaf), "")
 
     def _read_gpu(self, gpu: _Gpu, now: float) -> GpuReading:
         refused = None if gpu.target is not None else self._take_handle(gpu)

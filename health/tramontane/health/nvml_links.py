@@ -1,7 +1,8 @@
 """Read one GPU's links through pynvml: NVLink, the fabric behind it, PCIe.
 
 How many NVLinks a GPU has is not told by a number that can be trusted on every generation; the
-links are asked one after the other until NVML knows of no more, once per session.
+links are asked one after the other until NVML knows of no more, once per session. An error that
+says anything else makes the links unknown for that look; they are counted at the next one.
 
 | generation      | replays   | recoveries | CRC or effective errors | failed recoveries |
 |-----------------|-----------|------------|-------------------------|-------------------|
@@ -19,6 +20,8 @@ from tramontane.health.device import Fabric, NvLinkErrors, OfMax
 from tramontane.health.nvml_calls import Target, fields, number
 
 _REPLAY, _RECOVERY, _CRC_FLIT = 0, 1, 2  # NVML_NVLINK_ERROR_DL_…
+# What NVML answers beyond a GPU's last link, and of a field that this generation does not have.
+_NO_MORE = frozenset({pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_INVALID_ARGUMENT})
 
 
 def nvlinks(gpu: Target) -> tuple[int, ...]:
@@ -35,13 +38,13 @@ def nvlinks(gpu: Target) -> tuple[int, ...]:
 
 
 def _until_error(states: Iterable[int]) -> list[int]:
-    """Return what comes before the first error; beyond the last link NVML has one."""
+    """Return what comes before NVML knows of no more; another error is no end of the links."""
     found: list[int] = []
     try:
         for state in states:
             found.append(state)  # noqa: PERF402 -- what came before the error is wanted
-    except pynvml.NVMLError:
-        if not found:
+    except pynvml.NVMLError as error:
+        if not found or error.value not in _NO_MORE:
             raise
     return found
 
@@ -81,10 +84,7 @@ def nvlink_errors(gpu: Target) -> NvLinkErrors:
 
 def _counts(gpu: Target, field: int) -> tuple[int, ...]:
     items = fields(gpu, [(field, link) for link in range(gpu.links)])
-    if items[0].nvmlReturn in {
-        pynvml.NVML_ERROR_NOT_SUPPORTED,
-        pynvml.NVML_ERROR_INVALID_ARGUMENT,
-    }:
+    if items[0].nvmlReturn in _NO_MORE:
         return ()
     return tuple(map(number, items))
 
@@ -100,9 +100,14 @@ def _counted_singly(gpu: Target) -> NvLinkErrors:
 
 
 def fabric(gpu: Target) -> Fabric:
-    """Return how the GPU stands with the fabric; without a health mask from an older driver."""
+    """Return how the GPU stands with the fabric; without a summary from an older driver."""
     info = pynvml.c_nvmlGpuFabricInfo_v3_t()
-    pynvml.nvmlDeviceGetGpuFabricInfoV(gpu.handle, ctypes.byref(info))
+    try:
+        pynvml.nvmlDeviceGetGpuFabricInfoV(gpu.handle, ctypes.byref(info))
+    except pynvml.NVMLError_ArgumentVersionMismatch:
+        older = pynvml.c_nvmlGpuFabricInfo_v2_t()
+        pynvml.nvmlDeviceGetGpuFabricInfoV(gpu.handle, ctypes.byref(older))
+        return Fabric(older.state, older.status, older.healthMask)
     return Fabric(info.state, info.status, info.healthMask, info.healthSummary)
 
 

@@ -25,7 +25,6 @@ from tramontane.health.device import (
     RetiredPages,
     RowSpares,
     SramErrors,
-    ThermalLimits,
     Unsupported,
 )
 from tramontane.health.nvml_calls import Target, ask, field, text
@@ -154,11 +153,14 @@ def _thermal_margin(gpu: Target) -> int:
     return celsius
 
 
-def _thermal_limits(gpu: Target) -> ThermalLimits:
-    return ThermalLimits(
-        gpu_max_c=pynvml.nvmlDeviceGetTemperatureThreshold(gpu.handle, _GPU_MAX),
-        memory_max_c=pynvml.nvmlDeviceGetTemperatureThreshold(gpu.handle, _MEM_MAX),
-    )
+def _temperature_max(gpu: Target) -> int:
+    celsius: int = pynvml.nvmlDeviceGetTemperatureThreshold(gpu.handle, _GPU_MAX)
+    return celsius
+
+
+def _memory_temperature_max(gpu: Target) -> int:
+    celsius: int = pynvml.nvmlDeviceGetTemperatureThreshold(gpu.handle, _MEM_MAX)
+    return celsius
 
 
 def _power(gpu: Target) -> int:
@@ -266,7 +268,8 @@ _SELDOM: Mapping[str, Callable[[Target], Any]] = MappingProxyType(
         "retired_pages": _retired_pages,
         "bank_remap": _bank_remap,
         "repair": _repair,
-        "thermal_limits": _thermal_limits,
+        "temperature_max_c": _temperature_max,
+        "memory_temperature_max_c": _memory_temperature_max,
         "power_limit": _power_limit,
         "inforom_valid": _inforom_valid,
         "persistence": _persistence,

@@ -50,6 +50,13 @@ class Probe(Protocol):
         """End the session."""
 
 
+class HostWatch(Probe, Protocol):
+    """Where an agent gets the host from, which is judged by what it was before."""
+
+    def forget(self, released_at: float) -> None:
+        """Hold nothing against the host that was better before a person released the blade."""
+
+
 class ChildProbe:
     """NVML in a child process.
 

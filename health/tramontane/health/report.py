@@ -28,7 +28,7 @@ from tramontane.api.blade import (
     Severity,
 )
 from tramontane.health import checks, events, ledger, shown
-from tramontane.health.checks import count, recovery_action, session, xid
+from tramontane.health.checks import count, recovery_action, session, window, xid
 from tramontane.health.checks.base import Finding, Outcome, Past
 from tramontane.health.device import (
     Event,
@@ -40,6 +40,8 @@ from tramontane.health.device import (
 )
 
 MAX_EVIDENCE = 160
+# How long ago the fold may be by which it is asked what settles next.
+_LATE_S = 1.0
 MAX_NOTED = 2
 # Why there is no session while the library does not answer.
 _SILENT = "Unresponsive"
@@ -112,7 +114,7 @@ def fold(previous: Report | None, seen: Seen, now: float, version: str) -> Repor
             uuid = finding.uuid or uuids.get(-1 if finding.gpu is None else finding.gpu, "")
             key = events.key(finding.code, uuid, finding.gpu)
             before = open_before.get(key)
-            if name == session.NAME and finding.code != session.UNRESPONSIVE:
+            if name == session.NAME and session.is_no_session(finding):
                 before = no_session  # its time goes on when the reason changes
             states[key] = _fault(name, finding, uuid, before, boot_id=boot_id, now=now)
     # 2. What a blind check cannot see stays.
@@ -175,7 +177,8 @@ def settles_in(report: Report, now: float) -> float | None:
     """Return after how many seconds to fold again without news, or None.
 
     A fault whose line does not come is taken for what it may be at worst (ledger.py), and so is a
-    driver that does not come back (session.py).
+    driver that does not come back (session.py). One that is long due is held, by a check that is
+    blind: no look at it settles anything.
     """
     waits = [
         clock.parse(fault.last_seen or clock.utc(now)) + ledger.AWAIT_S + 1 - now
@@ -187,6 +190,7 @@ def settles_in(report: Report, now: float) -> float | None:
         for fault in report.faults
         if session.is_reloading(fault)
     ]
+    waits = [wait for wait in waits if wait > -_LATE_S]
     return max(0.0, min(waits)) if waits else None
 
 
@@ -232,7 +236,7 @@ def _outcomes(
         past = Past(
             gpus=len(old.gpus) + missing,
             at=now,
-            previous=seen.previous,
+            previous=window.dated(seen.previous, now),
             no_session_s=no_session_s,
             faults=tuple(f for f in old.faults if events.seen_at(f, now) > released_at),
             released_at=released_at,
@@ -334,9 +338,10 @@ def _fault(
     at = clock.utc(now)
     first_seen = last_seen = at
     if old is not None:
-        first_seen = old.first_seen or at
+        # Nothing is of the future: after the clock was set back, time begins anew.
+        first_seen = min(old.first_seen or at, at)
         unchanged = (old.evidence, old.count, old.boot_id) == (evidence, finding.count, boot_id)
-        last_seen = (old.last_seen or at) if unchanged else at
+        last_seen = min(old.last_seen or at, at) if unchanged else at
     return Fault(
         code=finding.code,
         check=check,

@@ -45,17 +45,26 @@ def located(event: Event, gpus: Mapping[str, Gpu]) -> Event:
     return event if gpu is None else replace(event, gpu=gpu.index, uuid=gpu.uuid or event.uuid)
 
 
-def is_news(event: Event, report: Report | None, boot_id: str, released_at: float | None) -> bool:
+def is_news(
+    event: Event,
+    report: Report | None,
+    boot_id: str,
+    released_at: float | None,
+    began_at: float,
+) -> bool:
     """Return whether an event is not yet in the report that this process began with.
 
     At its start the agent reads all that the ring still holds. What was said in this boot up to
     the report's last change has been judged by the process before this one; it may even have
-    ended since, by a reset or by a person's release.
+    ended since, by a reset or by a person's release. What was said since `began_at`, when this
+    process began by the clock as it goes now, is news whatever the clock was at that change.
     """
     if event.source != "kmsg":
         return True
     if released_at is not None and event.at <= released_at:
         return False
+    if event.at >= began_at:
+        return True
     if report is None or report.agent.time is None or report.agent.boot_id != boot_id:
         return True
     return event.at >= clock.parse(report.agent.time) + _CUT_S

@@ -48,6 +48,18 @@ def exception(gpc: int, tpc: int, index: int = 3, at: float = NOW) -> Event:
     return nvrm(13, f"Graphics SM Warp Exception on {where}: Out Of Range Address", index, at)
 
 
+def burst(gpc: int, tpc: int, index: int = 3, at: float = NOW) -> list[Event]:
+    """Return all that the driver says of an XID 13 on one unit; the last line names none."""
+    where = f"(GPC {gpc}, TPC {tpc}, SM 0)"
+    several = f"Graphics SM Global Exception on {where}: Multiple Warp Errors"
+    registers = "Graphics Exception: ESR 0x504730=0x9 0x504734=0x20 0x504728=0x4c1eb72"
+    return [
+        exception(gpc, tpc, index, at),
+        nvrm(13, several, index, at),
+        nvrm(13, registers, index, at),
+    ]
+
+
 def link_error(link: int, at: float = NOW, register: str = "0x0") -> Event:
     """Return an XID 74 on one link."""
     registers = f"{register}, 0x0, 0x10000, 0x0, 0x0, 0x0, 0x0"

@@ -44,7 +44,8 @@ def device() -> FakeDevice:
 async def running(
     server: ApiServer, probe: Any, settle_s: float = 0.1, **options: Any
 ) -> AsyncIterator[Agent]:
-    agent = Agent("gpu-0001", probe, server.client, clock=now, rng=lambda: 0.5, **options)
+    given = {"clock": now, "rng": lambda: 0.5, **options}
+    agent = Agent("gpu-0001", probe, server.client, **given)
     stop = asyncio.Event()
     task = asyncio.create_task(agent.run(stop))
     await asyncio.sleep(settle_s)
@@ -246,6 +247,49 @@ async def test_a_release_by_a_clock_that_is_ahead_ends_nothing_to_come(
             assert "xid-119" in server.codes
 
 
+async def test_a_release_ends_what_is_held_against_the_host(
+    server: ApiServer, device: FakeDevice
+) -> None:
+    assert server.blade is not None
+    host = Host()
+    async with running(server, device, host_probe=host):
+        assert host.released == []
+        for reason in ("one drive is enough", "and none is, too"):
+            at = clock.utc(now())
+            server.blade["spec"]["release"] = {"reason": reason, "by": "anna", "at": at}
+            await asyncio.sleep(300)
+            assert host.released[-1] == clock.parse(at)
+        assert len(host.released) == 2
+
+
+@pytest.mark.parametrize("released", [False, True], ids=["", "released"])
+@pytest.mark.parametrize("before", [False, True], ids=["while-it-runs", "before-its-start"])
+async def test_a_clock_that_is_set_back_hides_no_line(
+    server: ApiServer, device: FakeDevice, before: bool, released: bool
+) -> None:
+    assert server.blade is not None
+    back_s = 0.0
+
+    def wall() -> float:
+        return now() - back_s
+
+    async with running(server, device, clock=wall):
+        if released:
+            release = {"reason": "new fan", "by": "anna", "at": clock.utc(wall())}
+            server.blade["spec"]["release"] = release
+        await asyncio.sleep(120)
+    if before:
+        back_s = 3600.0
+    host = Host()
+    async with running(server, device, host_probe=host, clock=wall):
+        await asyncio.sleep(120)
+        back_s = 3600.0
+        await asyncio.sleep(120)
+        host.line(79, wall())
+        await asyncio.sleep(1)
+        assert server.codes == ["xid-79"]
+
+
 async def test_the_heartbeat_goes_on_every_30_s_whatever_the_blade_does(
     server: ApiServer, device: FakeDevice
 ) -> None:
@@ -347,6 +391,7 @@ class Host:
         for update in updates:
             self._updates.put_nowait(update)
         self.closed = False
+        self.released: list[float] = []
 
     def line(self, code: int, at: float, pci: str = "0000:40:00", **values: Any) -> None:
         event = Event(-1, "", XID_EVENT, code, at, f"NVRM: {code}", "kmsg", pci=pci, **values)
@@ -357,6 +402,9 @@ class Host:
 
     async def next(self) -> Update:
         return await self._updates.get()
+
+    def forget(self, released_at: float) -> None:
+        self.released.append(released_at)
 
     async def aclose(self) -> None:
         self.closed = True

@@ -25,6 +25,7 @@ from tramontane.health.device import (
     RowSpares,
     Unresponsive,
     Unsupported,
+    unread,
 )
 
 from .builders import lost, past, reading, with_gpu
@@ -70,6 +71,11 @@ def test_a_healthy_blade_has_no_findings_and_nothing_unknown() -> None:
             {"ecc_mode": EccMode(current=False, pending=True)},
             ("ecc-disabled", D, Action.RESET),
             id="ecc-off",
+        ),
+        pytest.param(
+            {"ecc_mode": EccMode(current=False, pending=False)},
+            ("ecc-disabled", D, Action.INSPECT),
+            id="ecc-off-on-purpose",
         ),
         pytest.param(
             {"ecc_mode": EccMode(current=True, pending=False)},
@@ -212,7 +218,8 @@ UNKNOWN_WITHOUT: list[tuple[str, set[str]]] = [
     ("clock_reasons", {"clock-events"}),
     ("temperature_c", {"thermal"}),
     ("memory_temperature_c", set()),
-    ("thermal_limits", set()),
+    ("temperature_max_c", set()),
+    ("memory_temperature_max_c", set()),
     ("thermal_margin_c", set()),
     ("power_mw", {"power"}),
     ("power_limit", set()),
@@ -340,6 +347,26 @@ def test_a_library_of_no_use_is_fatal_for_the_blade(error: str, code: str, actio
         "nvml",
         "xid",
     }
+
+
+@pytest.mark.parametrize("error", ["NoPermission", "InsufficientResources", "Memory"])
+@pytest.mark.parametrize("lasts_s", [0.0, session.RELOAD_S])
+def test_a_library_that_refuses_the_agent_says_nothing_of_the_gpus(
+    error: str, lasts_s: float
+) -> None:
+    look = Reading("boot-1", session_error=error)
+    outcomes = checks.run(look, Past(8, no_session_s=lasts_s))
+    (finding,) = outcomes["nvml"].findings
+    assert (finding.severity, finding.action) == (Severity.UNKNOWN, Action.NONE)
+    assert {"nvml", "row-remap"} <= {name for name, told in outcomes.items() if told.unknown}
+
+
+@pytest.mark.parametrize("error", ["NoPermission", "Unknown"])
+def test_a_gpu_of_which_nothing_can_be_read_is_unknown(error: str) -> None:
+    silent = with_gpu(reading(), 3, **unread(Unsupported(error)))
+    code = "nvml-no-permission" if error == "NoPermission" else "nvml-unknown"
+    assert found(silent) == [(code, Severity.UNKNOWN, Action.NONE, 3)]
+    assert found(with_gpu(silent, 3, temperature_c=41)) == []
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,6 @@ from tramontane.health.device import (
     OfMax,
     Reading,
     Sample,
-    ThermalLimits,
     Unsupported,
 )
 
@@ -60,6 +59,9 @@ class TestRemember:
 
     def test_a_single_look_long_ago_is_kept(self) -> None:
         assert self.kept([0.0, 5000.0]) == [0.0, 5000.0]
+
+    def test_begins_anew_when_the_clock_was_set_back(self) -> None:
+        assert self.kept([0.0, 10.0, 3600.0, 3610.0, 3400.0, 3410.0]) == [3400.0, 3410.0]
 
     def test_begins_anew_with_a_boot(self) -> None:
         before = (Sample(0.0, reading(boot="boot-1")),)
@@ -234,14 +236,20 @@ def test_a_rule_about_time_fires_at_its_time_and_not_before(
         pytest.param("thermal", each("temperature_c", [87] * 9), 60.0, id="at-its-maximum"),
         pytest.param("thermal", each("temperature_c", [99, 99, 40]), 60.0, id="cool-again"),
         pytest.param(
+            "thermal",
+            each("memory_temperature_c", [120] * 9, memory_temperature_max_c=NO),
+            60.0,
+            id="memory-without-a-maximum",
+        ),
+        pytest.param(
             "thermal", each("memory_temperature_c", [95] * 9), 60.0, id="memory-at-its-maximum"
         ),
         pytest.param(
-            "thermal", each("thermal_margin_c", [0] * 9, thermal_limits=NO), 60.0, id="no-margin"
+            "thermal", each("thermal_margin_c", [0] * 9, temperature_max_c=NO), 60.0, id="no-margin"
         ),
         pytest.param(
             "thermal",
-            each("temperature_c", [88] * 9, thermal_limits=ThermalLimits(0, 0)),
+            each("temperature_c", [88] * 9, temperature_max_c=0),
             60.0,
             id="a-limit-of-nothing-is-none",
         ),
@@ -275,6 +283,22 @@ def test_what_is_normal_over_time_is_no_finding(
     check: str, looks: list[Reading], every_s: float
 ) -> None:
     assert judged(check, looks, every_s) == []
+
+
+@pytest.mark.parametrize(
+    ("hot", "other", "code"),
+    [
+        pytest.param("temperature_c", "memory_temperature_max_c", "thermal-gpu", id="gpu"),
+        pytest.param("memory_temperature_c", "temperature_max_c", "thermal-memory", id="memory"),
+    ],
+)
+def test_heat_is_found_where_only_the_other_part_has_no_maximum(
+    hot: str, other: str, code: str
+) -> None:
+    looks = each(hot, [110] * 4, **{other: NO})
+    outcome = checks.run(looks[-1], past(*looks[:-1], every_s=30.0))["thermal"]
+    assert [finding.code for finding in outcome.findings] == [code]
+    assert not outcome.unknown
 
 
 def test_both_links_that_erred_are_named_once() -> None:

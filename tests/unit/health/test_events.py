@@ -12,7 +12,7 @@ from tramontane.health.checks import sxid as sxid_check
 from tramontane.health.device import Event, Reading, Unsupported
 
 from .builders import NOW, codes, folded, with_gpu, xid
-from .lines import LOGGED, UNLOGGED, exception, link_error, nvrm, said
+from .lines import LOGGED, UNLOGGED, burst, exception, link_error, nvrm, said
 
 HOUR = 3600.0
 
@@ -118,6 +118,33 @@ class TestRecurrence:
     ) -> None:
         assert asked(fold_all(*batch)) == [expected]
 
+    @pytest.mark.parametrize(
+        ("units", "severity", "evidence"),
+        [
+            pytest.param([(1, 3), (1, 3)], "Degraded", "GPC 1, TPC 3", id="one-tpc"),
+            pytest.param([(1, 3), (2, 3)], "Info", "GPC 2, TPC 3", id="another-tpc"),
+        ],
+    )
+    def test_of_13_is_seen_although_a_burst_ends_with_a_line_that_names_no_part(
+        self, units: list[tuple[int, int]], severity: str, evidence: str, fold_all: Any
+    ) -> None:
+        lines = [
+            line
+            for number, unit in enumerate(units)
+            for line in burst(*unit, at=NOW + number * HOUR)
+        ]
+        (fault,) = fold_all(*lines).faults
+        assert (fault.severity, fault.count) == (severity, len(units))
+        assert evidence in (fault.evidence or "")
+
+    def test_of_13_on_several_parts_is_told_as_such_to_the_end(self, fold_all: Any) -> None:
+        (fault,) = fold_all(*burst(1, 3), *burst(2, 4, at=NOW + 1)).faults
+        assert (fault.evidence or "").startswith("on several units: NVRM: Xid")
+
+    def test_a_part_that_is_named_late_is_one_part(self, fold_all: Any) -> None:
+        (fault,) = fold_all(*reversed(burst(1, 3))).faults
+        assert (fault.evidence or "").startswith("NVRM: Xid")
+
     @pytest.mark.parametrize("code", [13, 31])
     def test_is_none_where_another_gpu_had_it_too(self, code: int, fold_all: Any) -> None:
         batch = (xid(code, 2), xid(code, 3, at=NOW + HOUR), xid(code, 3, at=NOW + 2 * HOUR))
@@ -167,6 +194,32 @@ class TestCount:
         mild = nvrm(94, "Contained: SM (0x1). RST: No, D-RST: No", at=NOW + 8)
         after = fold_all(bad, xid(94, at=NOW + 7), mild)
         assert asked(after) == [("xid-94", "Degraded", "Reset")]
+
+
+class TestClockSetBack:
+    """By an hour, as NTP does it after a start with a wrong time: nothing is of the future."""
+
+    BACK = NOW - HOUR
+
+    def test_an_error_that_comes_again_is_one_that_came_again(self) -> None:
+        after = folded(one_by_one(xid(48)), LOGGED, now=self.BACK)
+        assert after.faults[0].last_seen == clock.utc(self.BACK)
+        again = nvrm(48, "DBE, partition 1, subpartition 0", at=self.BACK + 600)
+        after = folded(after, LOGGED, again, now=again.at)
+        assert [(fault.action, fault.count) for fault in after.faults] == [("Replace", 2)]
+
+    def test_a_line_is_not_taken_for_one_that_was_told_before(self) -> None:
+        before = one_by_one(nvrm(94, "Contained: SM (0x1). RST: No, D-RST: No"))
+        bad = nvrm(94, "Contained: SM (0x1). RST: No, D-RST: Yes", at=self.BACK)
+        assert asked(folded(before, LOGGED, bad, now=self.BACK)) == [
+            ("xid-94", "Degraded", "Reset")
+        ]
+
+    def test_a_doubted_error_waits_no_longer_for_its_line(self) -> None:
+        doubted = folded(folded(None, LOGGED, xid(149)), LOGGED, now=self.BACK)
+        assert report.settles_in(doubted, self.BACK) == 3.0
+        settled = folded(doubted, LOGGED, now=self.BACK + 3)
+        assert asked(settled) == [("xid-149", "Fatal", "Drain")]
 
 
 class TestIgnored:

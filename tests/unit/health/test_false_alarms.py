@@ -25,7 +25,7 @@ from tramontane.health.device import Event
 from tramontane.health.report import Seen, Urgency, fold, urgency
 
 from .builders import NOW, codes, folded, xid
-from .lines import LOGGED, exception, nvrm
+from .lines import LOGGED, burst, nvrm
 from .test_fault_matrix import POLICY
 
 BLADES = 1000
@@ -41,7 +41,7 @@ def crash(code: int, gpus: list[int], at: float, rng: random.Random) -> Iterator
         when = at + number * 0.5
         if code == 13:
             for _ in range(rng.randint(1, 4)):
-                yield exception(rng.randrange(8), rng.randrange(9), index, when)
+                yield from burst(rng.randrange(8), rng.randrange(9), index, when)
         else:
             yield nvrm(code, "of the application", index, when)
     for index in range(8):

@@ -1,6 +1,7 @@
 """A small tree of files, and what is read of it; then looks in a row, and what is remembered."""
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from tramontane.health import host, host_past
 from tramontane.health.device import Unsupported
-from tramontane.health.host import HostPast, HostReading, Mark, Port
+from tramontane.health.host import HostPast, HostReading, Port, Rise
 
 from .hosts import NOW, add_port, counters, machine, port
 
@@ -72,6 +73,32 @@ def test_a_drive_counts_until_it_is_dead(tmp_path: Path, state: str, counted: in
     machine(tmp_path, drives=2)
     (tmp_path / "class/nvme/nvme1/state").write_text(state + "\n")
     assert host.read(tmp_path, tmp_path).nvme == counted
+
+
+@pytest.mark.parametrize(
+    ("transport", "counted"), [("pcie", 2), ("tcp", 1), ("rdma", 1), ("fc", 1), ("loop", 1)]
+)
+def test_a_volume_over_the_network_is_no_drive(
+    tmp_path: Path, transport: str, counted: int
+) -> None:
+    machine(tmp_path, drives=2)
+    (tmp_path / "class/nvme/nvme1/transport").write_text(transport + "\n")
+    assert host.read(tmp_path, tmp_path).nvme == counted
+
+
+@pytest.mark.parametrize("mark", ["physfn", "sfnum"])
+def test_what_software_has_made_is_no_part_of_the_blade(tmp_path: Path, mark: str) -> None:
+    machine(tmp_path, ports=2, drives=2, gpus=2)
+    for device in (
+        "class/infiniband/mlx5_1/device",
+        "class/nvme/nvme1/device",
+        "bus/pci/devices/0000:01:00.0",
+    ):
+        (tmp_path / device / mark).mkdir(parents=True)
+    seen = host.read(tmp_path, tmp_path)
+    assert not isinstance(seen.ports, Unsupported)
+    assert [each.name for each in seen.ports] == ["mlx5_0/1"]
+    assert (seen.nvme, seen.pci_gpus) == (1, 1)
 
 
 def test_only_nvidias_display_devices_are_gpus(tmp_path: Path) -> None:
@@ -150,33 +177,90 @@ def test_nothing_is_remembered_of_a_look_that_shows_nothing_new() -> None:
     assert looked(past, 5, UP, nvme=8) == past
 
 
-def test_counters_are_kept_when_they_change_and_for_an_hour() -> None:
+def counted(*looks: tuple[float, dict[str, Any]]) -> tuple[Rise, ...]:
     past: HostPast | None = None
-    for at, value in ((0, 0), (5, 0), (10, 1), (3000, 2), (3700, 3), (7000, 4)):
-        past = looked(past, at, port(symbol_error=value))
+    for at, values in looks:
+        past = looked(past, at, port(**values))
     assert past is not None
-    # That of 3000 s is older than an hour: it is what the count was when the hour began.
-    assert [(mark.at - NOW, mark.seconds) for mark in past.ports[0].marks] == [
-        (3000, 5),
-        (3700, 5),
-        (7000, 5),
-    ]
+    return past.ports[0].rises
 
 
-def test_no_flood_of_changes_grows_the_memory() -> None:
-    past: HostPast | None = None
-    for at in range(500):
-        past = looked(past, at, port(symbol_error=at))
-    assert past is not None
-    marks = past.ports[0].marks
-    assert len(marks) == 64
-    assert (marks[0].at, marks[-1].at) == (NOW, NOW + 499)
-    falls = replace(past, ports=())
+def test_growth_is_kept_for_an_hour() -> None:
+    looks = [(at, {"symbol_error": value}) for at, value in ((0, 7), (5, 7), (10, 8), (3000, 10))]
+    assert counted(*looks) == (
+        Rise(NOW + 10, 5, (("symbol_error", 1),)),
+        Rise(NOW + 3000, 5, (("symbol_error", 2),)),
+    )
+    assert counted(*looks, (3700, {"symbol_error": 11, "link_downed": 1})) == (
+        Rise(NOW + 3000, 5, (("symbol_error", 2),)),
+        Rise(NOW + 3700, 5, (("link_downed", 1), ("symbol_error", 1))),
+    )
+
+
+def test_a_counter_that_fell_began_anew() -> None:
+    rises = counted(*((at, {"symbol_error": at * 9 % 70}) for at in (0, 5, 10)))
+    assert [rise.grown for rise in rises] == [(("symbol_error", 45),), (("symbol_error", 20),)]
+
+
+def test_a_counter_that_was_not_there_before_has_not_grown() -> None:
+    bare = replace(port(), counters=(("symbol_error", 5),))
+    past = looked(looked(None, 0, bare), 5, port(symbol_error=5, link_downed=3))
+    assert past.ports[0].rises == ()
+    assert looked(past, 10, port(symbol_error=5, link_downed=4)).ports[0].rises == (
+        Rise(NOW + 10, 5, (("link_downed", 1),)),
+    )
+
+
+def test_no_flood_of_changes_grows_the_memory_or_loses_a_count() -> None:
+    looks = 3 * 720
+    rises = counted(*((5.0 * look, {"symbol_error": look}) for look in range(looks)))
+    now = NOW + 5.0 * (looks - 1)
+    assert len(rises) <= 80
+    # Looks of the last minute stay apart; of the hour no more than a minute is missing.
+    assert [rise.seconds for rise in rises[-12:]] == [5.0] * 12
+    assert 720 - 12 <= sum(by for rise in rises for _, by in rise.grown) <= 720
+    assert now - 3600 < rises[0].at <= now - 3540
+    assert max(late.at - early.at for early, late in pairwise(rises)) <= 60
+
+
+def test_returns_are_not_kept_for_ever() -> None:
+    falls: HostPast | None = None
     for at in range(0, 6000, 60):
         falls = looked(looked(falls, at, UP), at + 1, DOWN)
+    assert falls is not None
     assert len(falls.ports[0].returns) == 16
 
 
-def test_marks_hold_what_the_port_counts() -> None:
-    past = looked(None, 0, port(link_downed=2))
-    assert past.ports[0].marks == (Mark(NOW, 5, counters(link_downed=2)),)
+def test_a_clock_that_is_set_back_leaves_nothing_in_the_future() -> None:
+    past: HostPast | None = None
+    for at, seen in ((0, UP), (5, DOWN), (40, port(symbol_error=9)), (45, DOWN)):
+        past = looked(past, at, seen)
+    back = looked(past, -3600, DOWN)
+    (known,) = back.ports
+    assert (back.since, known.down_since, known.returns) == (NOW - 3600, NOW - 3600, (NOW - 3600,))
+    assert {rise.at for rise in known.rises} == {NOW - 3600}
+    assert looked(back, -3595, DOWN) == back
+
+
+# What a person's release ends.
+
+
+def test_a_release_takes_the_blade_as_it_is() -> None:
+    past = looked(None, 0, port(), port("mlx5_1"), nvme=8, memory_bytes=100, pci_gpus=8)
+    now = (port(rate_gbps=200), port("mlx5_1", state="DOWN"))
+    ill = {"nvme": 7, "memory_bytes": 90, "pci_gpus": 7}
+    past = looked(past, 5, *now, **ill)
+    past = host_past.remember(past, HostReading(ports=()), NOW + 10, NOW + 5)
+    past = looked(past, 40, *(replace(each, counters=counters(link_downed=2)) for each in now))
+    past = looked(host_past.forget(past, NOW + 60), 65, *now, **ill)
+    assert (past.most_nvme, past.most_memory_bytes, past.most_pci_gpus) == (7, 90, 7)
+    assert [(each.best_gbps, each.down_since) for each in past.ports] == [(200, None), (0, None)]
+    assert {(each.returns, each.rises) for each in past.ports} == {((), ())}
+    assert past.since == NOW
+
+
+def test_a_release_forgives_nothing_that_comes_after_it() -> None:
+    past = looked(looked(None, 0, UP, nvme=8), 65, DOWN, nvme=8)
+    assert host_past.forget(past, NOW + 60).ports == past.ports
+    # One that was there before the agent ended what the process before this one knew.
+    assert host_past.forget(past, NOW - 60) == past

@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 
 from tramontane.api import clock
-from tramontane.api.blade import Action, Fault, Severity
+from tramontane.api.blade import Action, Fault, Report, Severity
 from tramontane.health import checks, host_past
 from tramontane.health.checks import host as on_host
 from tramontane.health.checks.base import Outcome, Past
 from tramontane.health.device import Reading, Unsupported
 from tramontane.health.host import HostPast, HostReading, Port
 
+from .builders import codes, folded, reading
 from .hosts import NOW, port
 
 DAY_S = 24 * 3600.0
@@ -168,8 +169,9 @@ ONCE = ("infiniband-errors-rising", Severity.DEGRADED, Action.NONE, 1)
         pytest.param({"link_downed": 2}, 60, [RISING], id="link-downed-again"),
         pytest.param({"port_rcv_errors": 600}, 60, [], id="receive-errors"),
         pytest.param({"port_rcv_errors": 601}, 60, [RISING], id="more-receive-errors"),
-        pytest.param({"link_error_recovery": 5}, 60, [], id="recoveries"),
-        pytest.param({"link_error_recovery": 6}, 60, [RISING], id="more-recoveries"),
+        pytest.param({"link_error_recovery": 1}, 5, [], id="one-recovery"),
+        pytest.param({"link_error_recovery": 5}, 5, [], id="recoveries"),
+        pytest.param({"link_error_recovery": 6}, 5, [RISING], id="more-recoveries"),
     ],
 )
 def test_errors_stay_rare(values: dict[str, Any], in_s: float, expected: Any) -> None:
@@ -186,7 +188,9 @@ def test_errors_from_before_the_start_and_from_an_hour_ago_are_past() -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [{"link_downed": 1}, {"port_rcv_errors": 700}], ids=["one-outage", "errors"]
+    "values",
+    [{"link_downed": 1}, {"port_rcv_errors": 700}, {"link_error_recovery": 6}],
+    ids=["one-outage", "errors", "recoveries"],
 )
 def test_what_has_ceased_for_a_minute_is_over(values: dict[str, Any]) -> None:
     reading = after((0, UP), (60, (port(**values),)))
@@ -194,9 +198,38 @@ def test_what_has_ceased_for_a_minute_is_over(values: dict[str, Any]) -> None:
     assert judged("infiniband-counters", reading, 120) == Outcome()
 
 
-def test_a_trickle_is_no_flood_however_long_it_lasts() -> None:
-    looks = [(5.0 * look, (port(port_rcv_errors=5 * look),)) for look in range(720)]
-    assert judged("infiniband-counters", after(*looks), 3600) == Outcome()
+HOUR = 3600
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        pytest.param(lambda at: {"port_rcv_errors": at}, id="errors-all-the-time"),
+        pytest.param(lambda at: {"symbol_error": at // 55}, id="65-symbols-an-hour"),
+        pytest.param(
+            lambda at: {"symbol_error": at // HOUR * 30, "port_rcv_errors": at // 30},
+            id="30-symbols-an-hour-beside-others",
+        ),
+        pytest.param(
+            lambda at: {"link_downed": at // (3 * HOUR), "port_rcv_errors": at // 30},
+            id="one-outage-three-hours-ago-and-one-now",
+        ),
+    ],
+)
+def test_a_trickle_is_no_flood_however_long_it_lasts(counts: Any) -> None:
+    now = 6 * HOUR + 90
+    looks = [(float(at), (port(**counts(at)),)) for at in range(0, now + 1, 5)]
+    assert judged("infiniband-counters", after(*looks), now) == Outcome()
+
+
+def test_a_flood_is_seen_among_errors_that_never_end() -> None:
+    def looks(until: int, at_once: int) -> list[tuple[float, tuple[Port, ...]]]:
+        made = [(float(at), (port(port_rcv_errors=at),)) for at in range(0, until, 5)]
+        return [*made, (float(until), (port(port_rcv_errors=until + at_once),))]
+
+    now = 2 * HOUR
+    assert found(judged("infiniband-counters", after(*looks(now, 40)), now)) == []
+    assert found(judged("infiniband-counters", after(*looks(now, 50)), now)) == [RISING]
 
 
 def test_a_counter_that_began_anew_shows_its_growth() -> None:
@@ -206,14 +239,38 @@ def test_a_counter_that_began_anew_shows_its_growth() -> None:
     assert found(judged("infiniband-counters", reading, 60)) == [ERRORS]
 
 
+ROCE = Port("r", 1, "Ethernet", "ACTIVE", "LinkUp", 200)
+
+
 def test_lost_carriers_of_roce_count() -> None:
     def roce(changes: int) -> tuple[Port, ...]:
-        return (Port("r", 1, "Ethernet", "ACTIVE", "LinkUp", 200, (("carrier_changes", changes),)),)
+        return (replace(ROCE, counters=(("carrier_changes", changes),)),)
 
     assert found(judged("infiniband-counters", after((0, roce(4)), (60, roce(6))), 60)) == []
     outcome = judged("infiniband-counters", after((0, roce(4)), (60, roce(7))), 60)
     assert found(outcome) == [RISING]
     assert outcome.findings[0].evidence == "r/1 carrier_changes +3 in 1 h"
+
+
+@pytest.mark.parametrize(
+    ("ports", "unknown"),
+    [
+        pytest.param((), False, id="no-ports"),
+        pytest.param((ROCE,), True, id="no-counter-is-to-be-seen"),
+        pytest.param((ROCE, *UP), True, id="of-one-no-counter-is-to-be-seen"),
+        pytest.param((replace(ROCE, counters=(("carrier_changes", 4),)),), False, id="counted"),
+        pytest.param((replace(ROCE, state="DOWN"),), False, id="no-traffic"),
+    ],
+)
+def test_what_nobody_counts_is_unknown_and_hides_nothing(
+    ports: tuple[Port, ...], unknown: bool
+) -> None:
+    known = Fault(code="x", check="infiniband-counters", severity=Severity.FATAL)
+    outcome = judged("infiniband-counters", after((0, ports)), 9, known)
+    assert outcome == Outcome(unknown=unknown)
+    ill = port("mlx5_9", local_link_integrity_errors=1)
+    outcome = judged("infiniband-counters", after((0, (port("mlx5_9"),)), (5, (*ports, ill))), 9)
+    assert (found(outcome), outcome.unknown) == ([ERRORS], unknown)
 
 
 @pytest.mark.parametrize(
@@ -349,6 +406,29 @@ def test_a_restart_forgets_nothing_that_is_still_wrong(
     assert at_start(broken, again) == before
     assert at_start(whole, known) == Outcome()
     assert at_start(broken) == Outcome()
+
+
+@pytest.mark.parametrize(
+    ("broken", "whole"), [case[2:] for case in LEFT_BROKEN.values()], ids=LEFT_BROKEN
+)
+def test_a_release_takes_the_blade_as_it_is(broken: HostReading, whole: HostReading) -> None:
+    past: HostPast | None = None
+    report: Report | None = None
+
+    def look(at: float, host: HostReading, **seen: Any) -> None:
+        nonlocal past, report
+        past = host_past.remember(past, host, NOW + at, NOW + at - 5)
+        report = folded(report, reading(host=replace(host, past=past)), now=NOW + at, **seen)
+
+    for at, host in ((0, whole), (5, broken), (600, broken)):
+        look(at, host)
+    assert report is not None
+    assert past is not None
+    assert len(codes(report)) == 1
+    past = host_past.forget(past, NOW + 900)
+    for at in (900, 905, 2000):
+        look(at, broken, released_at=NOW + 900)
+        assert codes(report) == []
 
 
 def test_a_slow_port_is_not_well_because_it_is_down() -> None:

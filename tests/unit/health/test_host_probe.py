@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from tramontane.health import host
 from tramontane.health.device import SXID_EVENT, XID_EVENT, Event, Unsupported, Update
-from tramontane.health.host import HostReading
+from tramontane.health.host import HostReading, Rise
 from tramontane.health.host_probe import HostProbe
 
 from .hosts import machine
@@ -135,6 +136,85 @@ async def test_a_look_that_hangs_is_unknown_and_neither_hides_lines_nor_gets_com
         back = (await until(probe, lambda update: update.host)).host
         assert back is not None
         assert back.nvme == 1
+
+
+async def test_after_a_hang_growth_is_spread_over_all_of_it(tmp_path: Path) -> None:
+    hangs, free = threading.Event(), threading.Event()
+
+    def read(sys: Path, proc: Path) -> HostReading:
+        if hangs.is_set():
+            free.wait(PATIENCE_S)
+        return host.read(sys, proc)
+
+    def growth(update: Update) -> tuple[Rise, ...]:
+        ports = () if update.host is None else update.host.past.ports
+        return tuple(rise for known in ports for rise in known.rises)
+
+    machine(tmp_path)
+    async with probing(tmp_path, read=read, deadline_s=0.02) as probe:
+        await until(probe, lambda update: update.host)
+        hangs.set()
+        await until(probe, lambda update: update.host and update.host.nvme == Unsupported("Hung"))
+        waiting = asyncio.create_task(until(probe, growth))
+        await asyncio.sleep(0.3)
+        (tmp_path / "class/infiniband/mlx5_0/ports/1/counters/symbol_error").write_text("99\n")
+        free.set()
+        (rise,) = growth(await waiting)
+        assert rise.seconds >= 0.3
+
+
+async def test_a_clock_that_is_set_back_makes_no_look_shorter(tmp_path: Path) -> None:
+    machine(tmp_path)
+    wall = [2e9]
+    async with probing(tmp_path, clock=lambda: wall[0]) as probe:
+        await until(probe, lambda update: update.host)
+        wall[0] -= 3600
+        (tmp_path / "class/infiniband/mlx5_0/ports/1/counters/symbol_error").write_text("99\n")
+        update = await until(probe, lambda update: update.host and update.host.past.ports[0].rises)
+        assert update.host is not None
+        (rise,) = update.host.past.ports[0].rises
+        assert (rise.at, rise.seconds >= 0.02) == (2e9 - 3600, True)
+
+
+async def test_a_release_is_what_the_next_look_begins_with(tmp_path: Path) -> None:
+    free, looking = threading.Event(), threading.Event()
+
+    def read(sys: Path, proc: Path) -> HostReading:
+        seen = host.read(sys, proc)
+        if seen.nvme == 1:
+            looking.set()
+            free.wait(PATIENCE_S)  # the look is in flight when the release comes
+        return seen
+
+    machine(tmp_path, drives=2)
+    async with probing(tmp_path, read=read) as probe:
+        await until(probe, lambda update: update.host and update.host.past.most_nvme == 2)
+        waiting = asyncio.create_task(
+            until(probe, lambda update: update.host and update.host.nvme == 1)
+        )
+        (tmp_path / "class/nvme/nvme0/state").write_text("dead\n")
+        async with asyncio.timeout(PATIENCE_S):
+            while not looking.is_set():  # noqa: ASYNC110 - a thread sets it
+                await asyncio.sleep(0.01)
+        probe.forget(time.time())
+        free.set()
+        seen = (await waiting).host
+        assert seen is not None
+        assert seen.past.most_nvme == 1
+
+
+async def test_a_release_is_told_though_the_blade_is_as_it_was(
+    probe: HostProbe, tmp_path: Path
+) -> None:
+    await until(probe, lambda update: update.host)
+    (tmp_path / "class/nvme/nvme0/state").write_text("dead\n")
+    await until(probe, lambda update: update.host and update.host.past.most_nvme == 1)
+    probe.forget(time.time())
+    await until(probe, lambda update: update.host and update.host.past.most_nvme == 0)
+
+
+def test_before_the_first_look_there_is_nothing_to_forget(tmp_path: Path) -> None:
+    HostProbe(sys=tmp_path, proc=tmp_path).forget(time.time())
 
 
 async def test_it_ends_while_a_look_hangs(tmp_path: Path) -> None:

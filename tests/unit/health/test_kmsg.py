@@ -99,6 +99,35 @@ def test_the_first_is_told_at_once_and_its_repeats_once_a_second(
     assert told(log.read()) == [(95, "0000:01:00", 1)]
 
 
+@pytest.mark.parametrize("apart", [False, True], ids=["in-one-look", "in-many"])
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [
+        pytest.param([163, 163, 162], [163, 163, 162], id="ended"),
+        pytest.param([163, 162, 163], [163, 162, 163], id="begun-anew"),
+        pytest.param([162, 163, 163, 162], [162, 163, 163, 162], id="ended-again"),
+        pytest.param([163] * 9 + [162] * 9, [163, 163, 162, 162], id="many"),
+    ],
+)
+def test_what_takes_each_other_back_is_told_in_its_order(
+    log: KernelLog, path: Path, clock: Clock, codes: list[int], expected: list[int], *, apart: bool
+) -> None:
+    heard: list[Heard] = []
+    for code in codes:
+        write(path, record(xid(code, rest="PSHC")))
+        heard += log.read() if apart else []
+    heard += log.read()
+    clock.now += 1.0
+    heard += log.read()
+    assert [each.line.code for each in heard] == expected
+    assert sum(each.count for each in heard) == len(codes)
+
+
+def test_what_another_gpu_takes_back_is_its_own(log: KernelLog, path: Path) -> None:
+    write(path, *[record(xid(163, gpu=1))] * 3, record(xid(162, gpu=2)))
+    assert told(log.read()) == [(163, "0000:01:00", 1), (162, "0000:02:00", 1)]
+
+
 def test_a_flood_hides_no_other_fault(log: KernelLog, path: Path) -> None:
     write(path, *[record(xid(95))] * 300, record(xid(79)), *[record(xid(95))] * 300)
     assert told(log.read()) == [(95, "0000:01:00", 1), (79, "0000:01:00", 1)]
@@ -204,8 +233,8 @@ class Ring:
 
 
 @pytest.fixture
-def device(log: KernelLog, tmp_path: Path) -> KernelLog:
-    log._source = kmsg._Ring(os.open(tmp_path, os.O_RDONLY))
+def device(log: KernelLog, tmp_path: Path, clock: Clock) -> KernelLog:
+    log._source = kmsg._Ring(os.open(tmp_path, os.O_RDONLY), clock)
     return log
 
 
@@ -228,6 +257,58 @@ def test_one_look_reads_no_more_than_a_batch(
     assert len(ring.left) == 5
 
 
+class TestStamps:
+    """Of a ring whose clock is not ours: after two weeks they are some seconds apart."""
+
+    UP = 14 * 86400.0
+
+    @pytest.fixture
+    def ring(self, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Ring:
+        clock.now = self.UP
+        ring = Ring(record("usb 1-1: new device", at_s=60.0))
+        monkeypatch.setattr(os, "read", ring.read)
+        return ring
+
+    @pytest.mark.parametrize("apart_s", [0.0, 20.0, -20.0])
+    def test_say_when_a_line_came_however_far_the_clocks_have_drifted(
+        self, device: KernelLog, ring: Ring, clock: Clock, apart_s: float
+    ) -> None:
+        assert device.read() == []
+        for _ in range(2):
+            clock.now += 86400.0
+            ring.left += [record(xid(94), at_s=clock.now + apart_s)]
+            (heard,) = device.read()
+            assert heard.at == pytest.approx(clock.wall(), abs=0.01)
+            assert device.read() == []
+
+    def test_are_kept_of_a_flood_that_is_read_late(
+        self, device: KernelLog, ring: Ring, clock: Clock
+    ) -> None:
+        device.read()
+        ring.left += [record("nothing", at_s=clock.now + 20.0)] * (kmsg._BATCH + 5)
+        ring.left += [record(xid(94), at_s=clock.now + 20.5)]
+        came = clock.wall() + 0.5
+        device.read()
+        clock.now += 30.0
+        (heard,) = device.read()
+        assert heard.at == pytest.approx(came, abs=0.01)
+
+    def test_are_not_corrected_by_the_delay_of_a_reader(
+        self, device: KernelLog, ring: Ring, clock: Clock
+    ) -> None:
+        device.read()
+        ring.left += [record("nothing", at_s=clock.now - 20.0)]
+        device.read()
+        clock.now += 600.0
+        ring.left += [record(xid(94), at_s=clock.now - 20.0 - 10.0)]
+        (heard,) = device.read()
+        assert heard.at == pytest.approx(clock.wall() - 10.0, abs=0.1)
+
+    def test_of_the_future_are_of_now(self, device: KernelLog, ring: Ring, clock: Clock) -> None:
+        ring.left += [record(xid(94), at_s=clock.now + 20.0)]
+        assert [heard.at for heard in device.read()] == [clock.wall()]
+
+
 async def test_a_line_is_told_soon_after_it_was_written(path: Path) -> None:
     log = KernelLog(path)
     waiting = asyncio.create_task(log.next())
@@ -242,7 +323,7 @@ async def test_a_pipe_like_the_device_wakes_the_reader() -> None:
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
     log = KernelLog(Path("/nowhere"))
-    log._source = kmsg._Ring(reader)
+    log._source = kmsg._Ring(reader, kmsg.raw_monotonic)
     waiting = asyncio.create_task(log.next())
     await asyncio.sleep(0)
     os.write(writer, record(xid(79)).encode())

@@ -303,6 +303,31 @@ def test_a_library_that_is_not_there_is_not_found(monkeypatch: pytest.MonkeyPatc
         NvmlDevice("/nowhere/libnvidia-ml.so.1").open()
 
 
+def test_a_gpu_for_which_nvml_gives_no_handle_tells_nothing(
+    device: NvmlDevice, machine: StateFile
+) -> None:
+    machine.change(3, fail={"nvmlDeviceGetHandleByIndex_v2": 999})
+    device.close()
+    device.open()
+    assert [gpu.untold for gpu in device.read().gpus] == [""] * 3 + ["Unknown"] + [""] * 4
+    machine.change(3, fail={})
+    assert gpu_of(device).untold == ""
+
+
+def test_events_that_could_not_be_had_at_the_start_come_later(
+    device: NvmlDevice, machine: StateFile
+) -> None:
+    machine.change(3, fail={"nvmlDeviceRegisterEvents": 999})
+    device.close()
+    device.open()
+    assert device.wait(0.01) == ()
+    assert device.read().events_error == "Unknown"
+    machine.change(3, fail={})
+    assert device.read().events_error == ""
+    machine.xid(3, 79)
+    assert [event.xid for event in device.wait(1.0)] == [79]
+
+
 def test_events_come_in_order_each_once_with_their_gpu(
     device: NvmlDevice, machine: StateFile
 ) -> None:
@@ -347,6 +372,8 @@ def test_a_driver_without_events_is_known_as_such(device: NvmlDevice, machine: S
     device.open()
     assert device.read().events_error == "FunctionNotFound"
     assert device.wait(0.01) == ()
+    machine.write(blade("gpu-0001"))
+    assert device.read().events_error == ""
 
 
 def test_a_wait_that_fails_is_known_and_ends_no_session(

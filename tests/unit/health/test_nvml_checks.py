@@ -11,7 +11,14 @@ import pytest
 from tramontane.health import checks
 from tramontane.health.checks import host, sxid, window, xid
 from tramontane.health.checks.base import Outcome, Past
-from tramontane.health.device import DeviceError, NvLinkErrors, Reading, Sample
+from tramontane.health.device import (
+    DeviceError,
+    Fabric,
+    NvLinkErrors,
+    Reading,
+    Sample,
+    Unsupported,
+)
 from tramontane.health.nvml import NvmlDevice
 from tramontane.lab.nvml import NvmlState, StateFile, blade
 from tramontane.lab.nvml.injections import DEPENDS_ON, INJECTIONS, Injection, looks
@@ -123,6 +130,56 @@ def test_the_links_of_a_gpu_are_counted_by_asking(look: Look, links: int) -> Non
     gpu = look(whole(nvlink=(1,) * (links - 1) + (2,))).gpus[0]
     assert gpu.nvlinks == (1,) * (links - 1) + (2,)
     assert gpu.nvlinks_active == links
+
+
+def test_one_error_at_the_first_look_costs_no_link(
+    look: Look, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = pynvml.nvmlDeviceGetFieldValues
+    broken = iter([True])
+
+    def once(handle: Any, wanted: Any) -> Any:
+        items = ask(handle, wanted)
+        if (pynvml.NVML_FI_DEV_NVLINK_GET_STATE, 5) in wanted and next(broken, False):
+            items[5].nvmlReturn = pynvml.NVML_ERROR_UNKNOWN
+        return items
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetFieldValues", once)
+    first = look(whole())
+    assert first.gpus[0].nvlinks == Unsupported("Unknown")
+    assert checks.run(first, Past(8))["nvlink-state"].unknown
+    assert [gpu.nvlinks_active for gpu in look(whole()).gpus] == [18] * 8
+
+
+def test_cards_without_a_maximum_for_their_memory_have_one_for_the_gpu(
+    look: Look, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = pynvml.nvmlDeviceGetTemperatureThreshold
+
+    def gpu_only(handle: Any, which: int) -> Any:
+        if which == pynvml.NVML_TEMPERATURE_THRESHOLD_MEM_MAX:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return ask(handle, which)
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetTemperatureThreshold", gpu_only)
+    outcome = judged(look, INJECTIONS["thermal"][0], whole())["thermal"]
+    assert [finding.code for finding in outcome.findings] == ["thermal-gpu"]
+
+
+def test_an_older_driver_tells_of_the_fabric_without_a_summary(
+    look: Look, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = pynvml.nvmlDeviceGetGpuFabricInfoV
+
+    def older(handle: Any, info: Any) -> Any:
+        if info._obj.version != pynvml.nvmlGpuFabricInfo_v2:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH)
+        return ask(handle, info)
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetGpuFabricInfoV", older)
+    assert look(whole(fabric_mask=1)).gpus[3].fabric == Fabric(state=3, mask=1)
+    outcome = judged(look, INJECTIONS["fabric"][0], whole())["fabric"]
+    assert [finding.code for finding in outcome.findings] == [INJECTIONS["fabric"][0].code]
 
 
 def test_cards_without_links_are_unknown_and_no_fault(look: Look) -> None:

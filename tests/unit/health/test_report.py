@@ -6,7 +6,15 @@ from typing import Any
 import pytest
 
 from tramontane.api import clock
-from tramontane.api.blade import MAX_FAULTS, Action, Blade, Network, Report, Severity
+from tramontane.api.blade import (
+    MAX_FAULTS,
+    Action,
+    Blade,
+    BladeState,
+    Network,
+    Report,
+    Severity,
+)
 from tramontane.health import checks, events
 from tramontane.health.checks import host
 from tramontane.health.device import (
@@ -17,12 +25,14 @@ from tramontane.health.device import (
     Sample,
     Unresponsive,
     Unsupported,
+    unread,
 )
 from tramontane.health.host import HostPast, HostReading
 from tramontane.health.report import Seen, Urgency, fold, settles_in, urgency
 
 from .builders import NOW, codes, fault, folded, lost, reading, with_gpu, xid
 from .hosts import port
+from .test_false_alarms import state_of
 
 HOUR = 3600.0
 PENDING = with_gpu(reading(), 3, remapped_rows=RemappedRows(0, 1, pending=True))
@@ -167,11 +177,48 @@ class TestReload:
         assert self.after(*looks) == [("nvml-driver-not-loaded", "Degraded")]
         assert self.after(*looks, (700, booted)) == [("nvml-driver-not-loaded", "Fatal")]
 
+    def test_has_its_time_anew_when_the_clock_was_set_back(self) -> None:
+        looks = ((3601, self.gone), (0, self.gone), (299, self.gone))
+        assert self.after(*looks) == [("nvml-driver-not-loaded", "Degraded")]
+        assert self.after(*looks, (301, self.gone)) == [("nvml-driver-not-loaded", "Fatal")]
+
+    def test_that_nobody_looks_at_is_not_judged_again_and_again(self) -> None:
+        left = replace(self.gone, session_error="Left")
+        held = folded(folded(None, self.gone), left, now=NOW + 400)
+        assert codes(held) == ["nvml-driver-not-loaded"]
+        assert settles_in(held, NOW + 400) is None
+
     def test_is_judged_again_in_time_without_news(self) -> None:
         report = folded(folded(None, reading()), self.gone)
         waits = settles_in(report, NOW + 100)
         assert waits == 200.0
         assert settles_in(folded(report, self.gone, now=NOW + 300), NOW + 300) is None
+
+
+class TestRefusal:
+    """Of the agent by NVML: nobody can tell how the GPUs are."""
+
+    refused = Reading("boot-1", session_error="NoPermission")
+
+    @pytest.mark.parametrize("before", [None, reading()], ids=["at-first", "later"])
+    def test_keeps_new_work_off_and_takes_nothing_out(self, before: Reading | None) -> None:
+        known = None if before is None else folded(None, before)
+        report = folded(known, self.refused, now=NOW + HOUR)
+        assert state_of(report, NOW + HOUR) is BladeState.UNKNOWN
+
+    def test_of_one_gpu_is_of_the_blade(self) -> None:
+        look = with_gpu(reading(), 3, **unread(Unsupported("Unknown")))
+        assert state_of(folded(None, look), NOW) is BladeState.UNKNOWN
+        assert codes(folded(folded(None, look), reading())) == []
+
+    def test_clears_no_fault_and_is_no_reload(self) -> None:
+        gone = replace(self.refused, session_error="DriverNotLoaded")
+        held = folded(folded(None, gone), self.refused, now=NOW + 10)
+        assert codes(held) == ["nvml-no-permission", "nvml-driver-not-loaded"]
+        late = folded(folded(None, self.refused), gone, now=NOW + HOUR)
+        assert [(f.code, f.severity) for f in late.faults] == [
+            ("nvml-driver-not-loaded", Severity.DEGRADED)
+        ]
 
 
 class TestNetwork:
@@ -223,6 +270,14 @@ def test_a_rule_about_time_sees_the_readings_before() -> None:
     report = fold(None, Seen(slow, previous=earlier), NOW + 480, "test")
     assert codes(report) == ["clock-thermal"]
     assert codes(folded(None, slow, now=NOW + 480)) == []
+
+
+def test_a_rule_about_time_begins_anew_when_the_clock_was_set_back() -> None:
+    looks = [with_gpu(reading(), 3, pcie_replays=count) for count in (0, 20, 40)]
+    earlier = tuple(Sample(NOW + 60.0 * n, look) for n, look in enumerate(looks))
+    more = with_gpu(reading(), 3, pcie_replays=60)
+    assert codes(fold(None, Seen(more, previous=earlier), NOW + 180, "test")) == ["pcie-replay"]
+    assert codes(fold(None, Seen(more, previous=earlier), NOW + 90, "test")) == []
 
 
 def test_active_links_are_not_known_of_a_gpu_that_cannot_be_asked() -> None:

@@ -70,9 +70,18 @@ def test_a_line_is_news_once(
 ) -> None:
     event = replace(LINE, at=NOW + at, source=source)
     release = None if released_at is None else NOW + released_at
-    assert sources.is_news(event, report(), boot, release) is expected
+    assert sources.is_news(event, report(), boot, release, NOW + 3600) is expected
+
+
+def test_what_is_said_to_this_process_is_news_though_the_report_is_of_the_future() -> None:
+    # The clock was ahead when the process before this one reported, and has been set back.
+    began_at = NOW - 600
+    for at, expected in ((began_at - 1, False), (began_at, True), (NOW, True)):
+        event = replace(LINE, at=at)
+        assert sources.is_news(event, report(), BOOT, None, began_at) is expected
+    assert not sources.is_news(LINE, report(), BOOT, NOW, began_at)
 
 
 @pytest.mark.parametrize("old", [None, Report()], ids=["no-report", "a-report-without-time"])
 def test_without_a_report_all_of_the_ring_is_news(old: Report | None) -> None:
-    assert sources.is_news(replace(LINE, at=NOW - 9999), old, BOOT, None)
+    assert sources.is_news(replace(LINE, at=NOW - 9999), old, BOOT, None, NOW)

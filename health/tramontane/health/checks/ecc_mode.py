@@ -1,4 +1,15 @@
-"""ecc-mode: ECC is on, and stays on after the next reset."""
+"""ecc-mode: ECC is on, and stays on after the next reset.
+
+| now | after a reset | code         | severity, action  |
+|-----|---------------|--------------|-------------------|
+| on  | on            |              |                   |
+| on  | off           | ecc-pending  | Info, Inspect     |
+| off | on            | ecc-disabled | Degraded, Reset   |
+| off | off           | ecc-disabled | Degraded, Inspect |
+
+While it is off, errors go unseen: what the GPU computes cannot be trusted, but what runs is not
+ended for it. Where somebody has switched it off, no reset brings it back.
+"""
 
 from collections.abc import Iterator
 
@@ -9,9 +20,10 @@ from tramontane.health.device import EccMode, GpuReading
 
 def _judge(gpu: GpuReading, mode: EccMode) -> Iterator[Finding]:
     if not mode.current:
-        # Errors go unseen: what the GPU computes cannot be trusted. What runs is not ended for it.
-        evidence = f"ECC is off{'; on after a reset' if mode.pending else ''}"
-        yield from on(gpu, "ecc-disabled", Severity.DEGRADED, Action.RESET, evidence)
+        evidence, action = "ECC is off; a reset leaves it so", Action.INSPECT
+        if mode.pending:
+            evidence, action = "ECC is off; on after a reset", Action.RESET
+        yield from on(gpu, "ecc-disabled", Severity.DEGRADED, action, evidence)
     elif not mode.pending:
         yield from on(
             gpu, "ecc-pending", Severity.INFO, Action.INSPECT, "ECC will be off after a reset"

@@ -4,8 +4,8 @@ They are judged whether NVML answers or not, and are of the whole blade. Without
 host, or where a value is not there, a check is unknown and holds its faults open.
 
 What a process remembers begins with its start (host_past.py), and what is broken then looks as if
-it had never been better. But a fault that is open knows: its evidence says what there was. That
-counts until the blade has it again, or a person has released the blade as it is.
+it had never been better. But a fault that is open knows: its evidence says what there was. Both
+count until the blade has it again, or a person has released the blade as it is.
 """
 
 import re
@@ -44,12 +44,15 @@ def on_host(
     source: str,
     value: Callable[[HostReading], T | Unsupported],
     judge: Callable[[T, HostPast, Past], Iterable[Finding]],
+    *,
     span_s: float = 0.0,
+    partly: Callable[[T], bool] = lambda _: False,
 ) -> Check:
     """Return a check that judges one value of the host, what is remembered of it, and the rest.
 
     Until the agent has looked for `span_s`, a fault stays open whose evidence has changed within
-    that time: what the process before this one has seen, this one cannot.
+    that time: what the process before this one has seen, this one cannot. Where the value is only
+    `partly` there, the check is unknown, but what it says of the rest holds.
     """
 
     def run(reading: Reading, past: Past) -> Outcome:
@@ -59,8 +62,8 @@ def on_host(
         findings = tuple(judge(seen, host.past, past))
         young = past.at - host.past.since < span_s
         if young and any(past.at - _changed_at(fault) < span_s for fault in opened(past, name)):
-            return Outcome(findings, BLIND.blind)
-        return Outcome(findings)
+            return Outcome(findings, BLIND.blind, partly(seen))
+        return Outcome(findings, unknown=partly(seen))
 
     return Check(name, source, run)
 

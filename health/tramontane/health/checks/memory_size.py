@@ -2,8 +2,8 @@
 
 Memory goes while a machine runs (blocks put offline after errors, a balloon); a module that is
 dead at boot is seen only against the blade's own past, which a restart of the agent ends where no
-fault is open. So 5 % less than the most that was seen is a finding, and nothing is known of what
-was never seen.
+fault is open, and a person's release always. So 5 % less than the most that was seen is a finding,
+and nothing is known of what was never seen.
 """
 
 from collections.abc import Iterator

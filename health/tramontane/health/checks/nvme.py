@@ -1,7 +1,8 @@
 """nvme: as many NVMe drives answer as before.
 
-Judged against the most that were seen since the agent's start, or that an open fault tells of; how
-many a blade of this model must have (Azure: 8) differs from hall to hall. Degraded: what runs may
+Judged against the most that were seen since the agent's start or a person's release, or that an
+open fault tells of; how many a blade of this model must have (Azure: 8) differs from hall to hall.
+Volumes that are reached over a network are none of its drives (host.py). Degraded: what runs may
 not need the drive that died, new work should not find out.
 """
 

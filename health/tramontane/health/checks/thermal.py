@@ -7,8 +7,9 @@
 | margin below 0, GPU's maximum unknown | thermal-margin    | Info     | Inspect |
 
 Some GPUs show a margin of 0 or less while all is well, for which gpud leaves its check of it off;
-so the margin only speaks where nothing better does, and then only for information. A value that
-is missing makes the check unknown where nothing else can be said of the GPU.
+so the margin only speaks where nothing better does, and then only for information. GPU and memory
+have a maximum each, and many cards none for their memory: each is judged where its own is known.
+The check is unknown where nothing can be said of the GPU itself.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,23 +24,23 @@ FOR_S = 60.0
 
 
 def _hot_gpu(gpu: GpuReading) -> bool:
-    limits, now = gpu.thermal_limits, gpu.temperature_c
-    if isinstance(limits, Unsupported) or isinstance(now, Unsupported):
-        return False
-    return 0 < limits.gpu_max_c < now
+    return _hot(gpu.temperature_c, gpu.temperature_max_c)
 
 
 def _hot_memory(gpu: GpuReading) -> bool:
-    limits, now = gpu.thermal_limits, gpu.memory_temperature_c
-    if isinstance(limits, Unsupported) or isinstance(now, Unsupported):
+    return _hot(gpu.memory_temperature_c, gpu.memory_temperature_max_c)
+
+
+def _hot(now_c: int | Unsupported, max_c: int | Unsupported) -> bool:
+    if isinstance(now_c, Unsupported) or isinstance(max_c, Unsupported):
         return False
-    return 0 < limits.memory_max_c < now
+    return 0 < max_c < now_c
 
 
 def _no_margin(gpu: GpuReading) -> bool:
     margin = gpu.thermal_margin_c
     return (
-        isinstance(gpu.thermal_limits, Unsupported)
+        isinstance(gpu.temperature_max_c, Unsupported)
         and not isinstance(margin, Unsupported)
         and margin < 0
     )
@@ -53,8 +54,8 @@ _RULES: tuple[tuple[Callable[[GpuReading], bool], str, Severity, str], ...] = (
 
 
 def _seen(gpu: GpuReading) -> int | Unsupported:
-    """Return what can be judged: the temperature with a limit, or else the margin."""
-    if isinstance(gpu.thermal_limits, Unsupported):
+    """Return what can be judged: the temperature with a maximum, or else the margin."""
+    if isinstance(gpu.temperature_max_c, Unsupported):
         return gpu.thermal_margin_c
     return gpu.temperature_c
 

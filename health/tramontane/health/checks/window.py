@@ -32,7 +32,9 @@ def remember(previous: tuple[Sample, ...], sample: Sample) -> tuple[Sample, ...]
     Those of another boot are dropped, since all counts began anew with it. The last one may lie
     closer to its predecessor than `GAP_S`; the next one takes its place then.
     """
-    kept = [old for old in previous if old.reading.boot_id == sample.reading.boot_id]
+    kept = [
+        old for old in dated(previous, sample.at) if old.reading.boot_id == sample.reading.boot_id
+    ]
     if len(kept) > 1 and kept[-1].at - kept[-2].at < GAP_S:
         kept.pop()
     start = sample.at - WINDOW_S
@@ -40,6 +42,14 @@ def remember(previous: tuple[Sample, ...], sample: Sample) -> tuple[Sample, ...]
     while len(kept) > 1 and kept[1].at <= start:
         kept.pop(0)
     return (*kept, sample)
+
+
+def dated(previous: tuple[Sample, ...], at: float) -> tuple[Sample, ...]:
+    """Return the samples of which it is known how long ago they were.
+
+    None where one is of the future: the clock was set back since, by nobody knows how much.
+    """
+    return () if previous and previous[-1].at > at else previous
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,8 @@ def render() -> str:
         _OPENING,
         "## Checks",
         "Each looks at all GPUs, or at the blade, with each reading. One that cannot see what it"
-        " judges says so, and the blade is Unknown rather than healthy.",
+        " judges says so (`report.checks.unknown`); it opens no fault and clears none. A blade is"
+        " Unknown where nothing can be seen of it, or of one of its GPUs.",
         listed,
         "## XID codes",
         "Errors of a GPU as the driver reports them; the fault is called `xid-<code>`. A code that"

@@ -119,6 +119,13 @@ INJECTIONS: Mapping[str, tuple[Injection, ...]] = MappingProxyType(
                 _INSPECT,
                 gpu=None,
             ),
+            Injection(
+                lambda state: replace(state, init_error=4),
+                "nvml-no-permission",
+                Severity.UNKNOWN,
+                _NONE,
+                gpu=None,
+            ),
         ),
         "gpu-count": (Injection(_one_fewer, "gpu-count", _FATAL, _REBOOT, gpu=None),),
         "gpu-lost": (
@@ -180,6 +187,7 @@ INJECTIONS: Mapping[str, tuple[Injection, ...]] = MappingProxyType(
         ),
         "ecc-mode": (
             Injection(_set(ecc_current=0), "ecc-disabled", _DEGRADED, _RESET),
+            Injection(_set(ecc_current=0, ecc_pending=0), "ecc-disabled", _DEGRADED, _INSPECT),
             Injection(_set(ecc_pending=0), "ecc-pending", _INFO, _INSPECT),
         ),
         "ecc-errors": (
