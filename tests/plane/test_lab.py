@@ -319,7 +319,7 @@ async def test_a_burn_in_condemns_slow_memory_and_nobody_else(plane: Plane) -> N
             ("Failed", 1, "FAIL"),
             ("Succeeded", 0, "PASS"),
         ]
-        assert ends[1][2]["reason"].startswith("GPU 3: ")
+        assert ends[1][2]["reason"].startswith("cuda:3: memory must be ")
         lines = await wait_line(client, "burnin-gpu-0002", "FAIL")
         assert json.loads(lines[-1]) == ends[1][2], "the log says it too"
 

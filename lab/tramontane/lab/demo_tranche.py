@@ -64,6 +64,13 @@ BAD = (
     Bad("gpu-0044", "bad-link", 0, "collective", "Quarantined", frozenset({"CollectiveFailed"})),
     Bad("gpu-0060", "agent-silent", 0, "heartbeat", "Unknown", frozenset({"AgentSilent"})),
 )  # fmt: skip
+# What each GPU of this delivery must reach; the example of docs/qualification.md.
+_LEAST = (
+    "--backend=cuda",
+    "--min-tflops=500",
+    "--min-memory-bandwidth=3600",
+    "--min-host-bandwidth=48",
+)
 _SICK = frozenset(bad.name for bad in BAD)
 
 
@@ -73,7 +80,7 @@ def tranche_pool(layout: Layout) -> Raw:
     pool["spec"] |= {
         "qualification": {
             "soak": "5s",
-            "burnIn": {"template": _template("burnin"), "timeout": "60s"},
+            "burnIn": {"template": _template("burnin", *_LEAST), "timeout": "60s"},
             "collective": {
                 "template": _template("collective"),
                 "groupSize": 8,
@@ -92,8 +99,8 @@ def tranche_pool(layout: Layout) -> Raw:
     return pool
 
 
-def _template(check: str) -> Raw:
-    command = ["python", "-m", f"tramontane.health.{check}"]
+def _template(check: str, *arguments: str) -> Raw:
+    command = ["python", "-m", f"tramontane.health.{check}", *arguments]
     return {"spec": {"containers": [{"name": check, "image": _IMAGE, "command": command}]}}
 
 

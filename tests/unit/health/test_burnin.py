@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -20,8 +20,15 @@ from tramontane.health.burnin.run import Burner, Settings
 
 SIZE = 1000
 COPY_BYTES = 10**9
+MEMORY_COPY_BYTES = 4 * COPY_BYTES
 NO_THRESHOLDS = Thresholds()
-SETTINGS = Settings(duration_s=10.0, size=SIZE, seed=7, copy_bytes=COPY_BYTES)
+SETTINGS = Settings(
+    duration_s=10.0,
+    size=SIZE,
+    seed=7,
+    copy_bytes=COPY_BYTES,
+    memory_copy_bytes=MEMORY_COPY_BYTES,
+)
 
 
 @dataclass
@@ -33,6 +40,7 @@ class FakeBackend:
         corrupt: device to the number of the product that is wrong.
         flip: device to the pattern that comes back with one bit less.
         raises: device to what its products raise.
+        hangs: a device's second product, or the copies on a way, wait for `end`.
         changed: the ways on which a byte changes.
     """
 
@@ -43,8 +51,12 @@ class FakeBackend:
     flip: dict[str, int] = field(default_factory=dict)
     raises: dict[str, Exception] = field(default_factory=dict)
     changed: frozenset[tuple[str | None, str | None]] = frozenset()
+    hangs: frozenset[str | tuple[str | None, str | None]] = frozenset()
     name: str = "fake"
+    patience_s: float | None = None
+    end: threading.Event = field(default_factory=threading.Event)
     done: dict[str, int] = field(default_factory=dict)
+    prepared: tuple[int, int] = (0, 0)
     seeds: set[tuple[int, int]] = field(default_factory=set)
     at: threading.local = field(default_factory=threading.local)
 
@@ -57,9 +69,15 @@ class FakeBackend:
     def devices(self) -> tuple[str, ...]:
         return tuple(f"fake:{index}" for index in range(self.count))
 
+    def prepare(self, size: int, seed: int) -> None:
+        self.prepared = (size, seed)
+
     def multiply(self, device: str, size: int, seed: int) -> Product:
         if device in self.raises:
             raise self.raises[device]
+        assert self.prepared == (size, seed)
+        if device in self.hangs and device in self.done:
+            self.end.wait()
         self.seeds.add((size, seed))
         if device not in self.done:
             self.at.now = 0.0  # the thread may have worked another device before
@@ -74,7 +92,9 @@ class FakeBackend:
         return FakeMemory(self, self.flip.get(device, 0), size_bytes or 1 << 20)
 
     def copy(self, source: str | None, target: str | None, size_bytes: int) -> Copy:
-        assert size_bytes == COPY_BYTES
+        assert size_bytes == (MEMORY_COPY_BYTES if source == target else COPY_BYTES)
+        if (source, target) in self.hangs:
+            self.end.wait()
         return Copy(self.copy_s.get((source, target), 0.02), int((source, target) in self.changed))
 
 
@@ -112,7 +132,7 @@ def burnt(
         ),
         pytest.param(
             FakeBackend(),
-            Thresholds(host_gbps=48, device_gbps=48, tflops=0.003),
+            Thresholds(host_gbps=48, device_gbps=48, memory_gbps=390, tflops=0.003),
             Verdict.PASS,
             "4 devices, ",
             id="fast enough",
@@ -153,6 +173,22 @@ def burnt(
             id="a copy changes a byte",
         ),
         pytest.param(
+            FakeBackend(changed=frozenset({("fake:3", "fake:3")})),
+            Thresholds(),
+            Verdict.FAIL,
+            "fake:3: copy fake:3 to fake:3: 1 of 4000000000 bytes changed",
+            id="a copy within a device changes a byte",
+        ),
+        pytest.param(
+            FakeBackend(
+                corrupt={"fake:2": 1}, raises={"fake:0": RuntimeError("unspecified launch failure")}
+            ),
+            Thresholds(),
+            Verdict.FAIL,
+            "fake:2: product 1 of seed 7: 1 of 1000000 elements differ, first at (3, 5)",
+            id="one device is wrong while another one breaks the checker",
+        ),
+        pytest.param(
             FakeBackend(raises={"fake:1": DeviceFaultError("uncorrectable ECC error")}),
             Thresholds(),
             Verdict.FAIL,
@@ -165,6 +201,13 @@ def burnt(
             Verdict.FAIL,
             "fake:3: compute must be 0.003 TFLOPS or more (got 0.001)",
             id="a slow device",
+        ),
+        pytest.param(
+            FakeBackend(copy_s={("fake:2", "fake:2"): 0.04}),
+            Thresholds(memory_gbps=390),
+            Verdict.FAIL,
+            "fake:2: memory must be 390 GB/s or more (got 200)",
+            id="slow memory",
         ),
         pytest.param(
             FakeBackend(copy_s={("fake:1", None): 0.1}),
@@ -217,14 +260,42 @@ def test_a_backend_that_breaks_is_no_answer() -> None:
 
 
 def test_the_first_wrong_answer_ends_the_work_of_all_devices() -> None:
-    endless = Settings(duration_s=float("inf"), size=SIZE, copy_bytes=COPY_BYTES)
+    endless = replace(SETTINGS, duration_s=float("inf"))
     assert burnt(FakeBackend(corrupt={"fake:2": 3}), endless).verdict is Verdict.FAIL
 
 
 def test_a_broken_backend_ends_the_work_of_all_devices() -> None:
-    endless = Settings(duration_s=float("inf"), size=SIZE, copy_bytes=COPY_BYTES)
+    endless = replace(SETTINGS, duration_s=float("inf"))
     with pytest.raises(RuntimeError, match="gone"):
         burnt(FakeBackend(raises={"fake:1": RuntimeError("gone")}), endless)
+
+
+@pytest.mark.parametrize(
+    ("hangs", "did"),
+    [
+        pytest.param("fake:2", "20 copies, 1 products and 0 patterns", id="in a product"),
+        pytest.param(("fake:2", None), "5 copies, 0 products and 0 patterns", id="in a copy"),
+    ],
+)
+def test_a_device_that_no_longer_answers_is_named_and_not_waited_for(
+    hangs: str | tuple[str | None, str | None], did: str
+) -> None:
+    backend = FakeBackend(hangs=frozenset({hangs}), patience_s=1.0)
+    try:
+        outcome = burnt(backend, replace(SETTINGS, duration_s=0.0))
+    finally:
+        backend.end.set()
+    assert outcome.verdict is Verdict.FAIL
+    assert outcome.reason == f"fake:2: no answer for 1 s, after {did}"
+
+
+def test_a_device_that_answers_slowly_is_waited_for() -> None:
+    class Slow(FakeBackend):
+        def multiply(self, device: str, size: int, seed: int) -> Product:
+            self.end.wait(0.1)
+            return super().multiply(device, size, seed)
+
+    assert burnt(Slow(patience_s=0.5)).verdict is Verdict.PASS
 
 
 def test_all_devices_compute_the_product_of_the_same_seed() -> None:
@@ -237,14 +308,14 @@ def test_all_devices_compute_the_product_of_the_same_seed() -> None:
 def test_a_quarter_of_the_time_is_the_memorys() -> None:
     backend = FakeBackend(count=1)
     runs = Burner(
-        backend, Settings(duration_s=1000.0, copy_bytes=COPY_BYTES), lambda _: None, backend.clock
+        backend, replace(SETTINGS, duration_s=1000.0), lambda _: None, backend.clock
     ).run()
     assert runs[0].patterns * 0.1 == pytest.approx(250.0, rel=0.02)
     assert runs[0].busy_s == pytest.approx(750.0, rel=0.02)
 
 
 def test_without_time_each_device_still_does_all_once() -> None:
-    outcome = burnt(FakeBackend(), Settings(duration_s=0.0, size=SIZE, copy_bytes=COPY_BYTES))
+    outcome = burnt(FakeBackend(), replace(SETTINGS, duration_s=0.0))
     assert outcome.reason == "4 devices, 8 products and 20 patterns, all as expected"
 
 
@@ -256,7 +327,7 @@ def test_without_time_each_device_still_does_all_once() -> None:
     ],
 )
 def test_devices_are_chosen(devices: tuple[int, ...] | None, used: list[str]) -> None:
-    outcome = burnt(FakeBackend(), Settings(size=SIZE, copy_bytes=COPY_BYTES, devices=devices))
+    outcome = burnt(FakeBackend(), replace(SETTINGS, devices=devices))
     assert [one["device"] for one in outcome.details["devices"]] == used
 
 
@@ -282,12 +353,13 @@ def test_the_value_is_the_slowest_devices_rate() -> None:
     assert shown["fake:0"]["tflops"] == pytest.approx(0.004)
     assert shown["fake:0"]["to_device"] == pytest.approx(50.0)
     assert shown["fake:3"]["to_next"] == pytest.approx(50.0)
+    assert shown["fake:3"]["memory_gbps"] == pytest.approx(400.0), "read and written"
 
 
 def test_people_are_told_how_far_it_is() -> None:
     said: list[str] = []
     note: Callable[[str], None] = said.append
     backend = FakeBackend(count=1)
-    Burner(backend, Settings(duration_s=60.0, copy_bytes=COPY_BYTES), note, backend.clock).run()
-    assert said[:2] == ["copies: fake:0", "products and patterns: 1 devices, 60 s"]
-    assert 4 <= len(said[2:]) <= 6
+    Burner(backend, replace(SETTINGS, duration_s=60.0), note, backend.clock).run()
+    assert said[1:3] == ["copies: fake:0", "products and patterns: 1 devices, 60 s"]
+    assert 4 <= len(said[3:]) <= 6

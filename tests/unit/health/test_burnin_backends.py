@@ -1,5 +1,7 @@
 """The backends compute exactly, and see one bit that is wrong."""
 
+import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,9 +16,15 @@ from tramontane.health.burnin.backend import (
     largest_entry,
 )
 from tramontane.health.burnin.numpy_backend import NumpyBackend, matrices
-from tramontane.health.burnin.torch_backend import hardware_faults, has_cuda
+from tramontane.health.burnin.torch_backend import (
+    find_torch,
+    hardware_faults,
+    has_cuda,
+    most_of,
+)
 
 INDEX = np.arange(1000, dtype=np.int64)
+GIB = 1 << 30
 
 
 @pytest.mark.parametrize("size", [1, 2, 1024, 8192, 2**24], ids=str)
@@ -67,6 +75,15 @@ def test_one_wrong_element_is_seen(value: float) -> None:
     assert (product.wrong, product.evidence) == (1, "first at (5, 7)")
 
 
+def test_a_product_that_is_not_written_is_not_the_one_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    backend = NumpyBackend()
+    assert backend.multiply("cpu", 64, 1).wrong == 0
+    monkeypatch.setattr(np, "matmul", lambda *_, out: out)
+    assert backend.multiply("cpu", 64, 1).wrong == 64**2
+
+
 @pytest.mark.parametrize("filling", list(Filling), ids=lambda filling: filling.value)
 def test_a_pattern_is_kept_and_one_flipped_bit_is_seen(
     filling: Filling, monkeypatch: pytest.MonkeyPatch
@@ -107,8 +124,9 @@ def test_random_words_differ_by_turn_and_toggle_half_of_the_bits() -> None:
     assert 0.48 < share < 0.52
 
 
-def test_a_copy_is_compared_and_timed() -> None:
-    copy = NumpyBackend().copy(None, "cpu", 1 << 16)
+@pytest.mark.parametrize("source", [None, "cpu"], ids=["from the host", "in its memory"])
+def test_a_copy_is_compared_and_timed(source: str | None) -> None:
+    copy = NumpyBackend().copy(source, "cpu", 1 << 16)
     assert copy.wrong == 0
     assert copy.elapsed_s > 0
 
@@ -116,6 +134,24 @@ def test_a_copy_is_compared_and_timed() -> None:
 def test_memory_is_256_mib_where_nothing_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(numpy_backend, "DEFAULT_MEMORY_BYTES", 4096)
     assert NumpyBackend().memory("cpu", None).size_bytes == 4096
+
+
+@pytest.mark.parametrize(
+    ("free", "total", "taken"),
+    [
+        pytest.param(139 * GIB, 140 * GIB, 130, id="a large GPU"),
+        pytest.param(70 * GIB, 140 * GIB, 64, id="half of it"),
+        pytest.param(3 * GIB, 4 * GIB, 1, id="a small GPU"),
+    ],
+)
+def test_patterns_take_most_of_a_gpu(free: int, total: int, taken: int) -> None:
+    assert most_of("cuda:0", free, total) // GIB == taken
+
+
+def test_a_gpu_whose_memory_something_else_holds_is_no_answer() -> None:
+    problem = r"cuda:3: half of its 143360 MiB must be free \(got 1536 MiB\); end what holds them"
+    with pytest.raises(LookupError, match=problem):
+        most_of("cuda:3", 3 * GIB // 2, 140 * GIB)
 
 
 @pytest.mark.parametrize(
@@ -143,6 +179,28 @@ def test_only_the_hardwares_own_word_is_an_answer(text: str, raised: type[Except
         raise RuntimeError(text)
     assert type(caught.value) is raised
     assert "\n" not in str(caught.value) or raised is RuntimeError
+
+
+def test_gpus_have_the_numbers_of_nvidia_smi(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "torch.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "torch", None)  # so that what is imported goes again
+    del sys.modules["torch"]
+    monkeypatch.setattr(os, "environ", {})
+    assert find_torch() is not None
+    assert os.environ == {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+
+
+def test_a_torch_that_cannot_be_imported_is_not_taken_for_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "torch.py").write_text("import of_which_torch_is_made\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    with pytest.raises(ModuleNotFoundError, match="of_which_torch_is_made"):
+        find_torch()
 
 
 def torch_with(*, cuda: bool) -> SimpleNamespace:

@@ -1,5 +1,10 @@
-"""The torch backend on the processor; skipped where torch is not installed, as in CI."""
+"""The torch backend on the processor; skipped where torch is not installed, as in CI.
 
+What it does on a GPU is tried there too: a GPU's name is only a string, and the sums of bfloat16
+matrices come from float32 ones.
+"""
+
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -37,3 +42,54 @@ def test_torch_writes_the_words_that_numpy_writes(filling: Filling) -> None:
 
 def test_a_copy_is_compared() -> None:
     assert TorchBackend(torch, "cpu").copy(None, "cpu", 1 << 16).wrong == 0
+
+
+def test_a_copy_in_the_memory_of_a_device_is_compared() -> None:
+    assert TorchBackend(torch, "cpu").copy("cpu", "cpu", 1 << 16).wrong == 0
+
+
+def test_a_product_that_is_not_written_is_not_the_one_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    backend = TorchBackend(torch, "cpu")
+    assert backend.multiply("cpu", 96, 1).wrong == 0
+    monkeypatch.setattr(torch, "mm", lambda *_, out: out)
+    assert backend.multiply("cpu", 96, 1).wrong == 96**2
+
+
+class Cuda:
+    """torch as it is with GPUs; `flip` is changed in one float32 sum, `new` is 2.8 or later."""
+
+    def __init__(self, *, new: bool = True) -> None:
+        self.new = new
+        self.flip = 0
+        self.cuda = SimpleNamespace(synchronize=lambda _: None)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+    def mm(self, left: Any, right: Any, *, out: Any, out_dtype: Any = None) -> None:
+        if out_dtype is not None and not self.new:
+            raise TypeError("mm() received an invalid combination of arguments")
+        sums = left.float() @ right.float()
+        sums.view(torch.int32)[5, 7] ^= self.flip
+        assert out.dtype == (out_dtype or left.dtype)
+        out.copy_(sums)
+
+
+@pytest.mark.parametrize(
+    ("new", "flip", "wrong"),
+    [
+        pytest.param(True, 0, 0, id="right"),
+        pytest.param(True, 1, 1, id="the last bit"),
+        pytest.param(True, 1 << 30, 1, id="the first bit"),
+        pytest.param(False, 0, 0, id="right, before torch 2.8"),
+        pytest.param(False, 1 << 30, 1, id="the first bit, before torch 2.8"),
+    ],
+)
+def test_one_bit_of_a_sum_on_a_gpu_is_seen(*, new: bool, flip: int, wrong: int) -> None:
+    cuda = Cuda(new=new)
+    backend = TorchBackend(cuda, "cuda")
+    assert backend.multiply("cpu", 96, 1).wrong == 0
+    cuda.flip = flip
+    assert backend.multiply("cpu", 96, 1).wrong == wrong

@@ -2,6 +2,8 @@
 
 import json
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,9 +24,10 @@ from tramontane.health.collective.group import (
     expected,
     member_from,
 )
-from tramontane.health.collective.launch import combine, read
+from tramontane.health.collective.launch import combine, heard, read
 from tramontane.health.collective.measure import Settings, bus_gbps, measure
 from tramontane.health.collective.ring import Ring
+from tramontane.health.collective.torch_group import log_apart
 
 PATIENCE_S = 30.0
 KIB = Settings(size_bytes=4096, repeats=3)
@@ -374,6 +377,12 @@ def test_processes_make_one_outcome(
     [
         pytest.param("noise\n" + PASS.line() + "\n", 0, PASS, id="the last line"),
         pytest.param(
+            PASS.line() + "\ngpu-1:7:7 NCCL INFO comm 0x1 - Destroy COMPLETE\n",
+            0,
+            PASS,
+            id="a library logs as it ends",
+        ),
+        pytest.param(
             "",
             -6,
             Outcome("collective", Verdict.ERROR, "ended by signal 6 without an outcome"),
@@ -395,3 +404,24 @@ def test_processes_make_one_outcome(
 )
 def test_a_process_is_heard(output: str, exit_code: int, outcome: Outcome) -> None:
     assert read(output, exit_code) == outcome
+
+
+def test_a_process_that_does_not_end_is_named() -> None:
+    codes = [f"print({PASS.line()!r})", "import threading; threading.Event().wait()"]
+    children = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        for code in codes
+    ]
+    outcome = combine(heard(children, 0.1))
+    assert outcome.verdict is Verdict.ERROR
+    assert outcome.reason == "process 1: no end within 0.1 s of another one's"
+    assert children[1].wait(PATIENCE_S) < 0
+
+
+def test_what_nccl_logs_is_kept_out_of_the_outcome() -> None:
+    environment: dict[str, str] = {}
+    log_apart(environment)
+    assert environment == {"NCCL_DEBUG_FILE": "/dev/stderr"}
+    own = {"NCCL_DEBUG_FILE": "/tmp/nccl.%h.%p"}
+    log_apart(own)
+    assert own == {"NCCL_DEBUG_FILE": "/tmp/nccl.%h.%p"}

@@ -1,6 +1,7 @@
 """Tests and repairs on simulated blades end with the verdict that their faults ask for."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ BEGAN = "2026-11-24T15:00:00Z"
         pytest.param("row-remap-pending", Verdict.PASS, id="row-remap-pending"),
         pytest.param("gpu-lost", Verdict.ERROR, id="gpu-lost"),
         pytest.param("xid 79", Verdict.ERROR, id="deadly-xid"),
+        pytest.param("ecc-dbe", Verdict.FAIL, id="ecc-dbe"),
     ],
 )
 def test_a_burn_in_finds_what_it_can_see(fault: str, verdict: Verdict) -> None:
@@ -34,8 +36,18 @@ def test_a_burn_in_finds_what_it_can_see(fault: str, verdict: Verdict) -> None:
     found = trials.burn_in("gpu-0001", faults)
     assert (found.check, found.verdict) == ("burnin", verdict)
     if verdict is Verdict.FAIL:
-        assert found.reason.startswith("GPU 3: 19"), "half of the others, which it says"
+        assert found.reason.startswith("cuda:3: "), "which of its GPUs"
     assert (found.value is None) is (verdict is Verdict.ERROR)
+
+
+def test_a_burn_in_says_what_the_real_one_would_say() -> None:
+    """The same words by the same judge, from a GPU with half of its memory bandwidth."""
+    slow = trials.burn_in("gpu-0001", [parse_fault("slow-memory", gpu=3)])
+    assert slow.reason == f"cuda:3: memory must be 3600 GB/s or more (got {slow.value:.5g})"
+    assert json.loads(slow.line())["details"]["devices"][3]["memory_gbps"] < 2000
+    good = trials.burn_in("gpu-0001", [])
+    assert re.fullmatch(r"8 devices, \d+ products and \d+ patterns, all as expected", good.reason)
+    assert good.unit == "TFLOPS"
 
 
 @pytest.mark.parametrize(
@@ -55,7 +67,7 @@ def test_one_bad_blade_fails_its_whole_group(fault: str, verdict: Verdict) -> No
     assert (found.check, found.verdict) == ("collective", verdict)
     if found.value is not None:
         assert (found.value < 300.0) is (verdict is Verdict.FAIL)
-        assert f"over 8 blades: bus bandwidth {found.value:.1f} GB/s" in found.reason
+        assert f"on 64 ranks: {found.value:.4g} GB/s" in found.reason
 
 
 def test_a_repair_that_cannot_be_done_says_why() -> None:
@@ -69,7 +81,7 @@ def test_figures_differ_a_little_and_are_the_same_each_time() -> None:
     values = [trials.burn_in(name, []).value or 0.0 for name in names]
     assert len(set(values)) > 60
     assert values == [trials.burn_in(name, []).value for name in names]
-    assert all(0.98 < value / trials.GOOD_MEMORY_GBPS < 1.02 for value in values)
+    assert all(0.98 < value / trials.GOOD_TFLOPS < 1.02 for value in values)
 
 
 @pytest.mark.parametrize(

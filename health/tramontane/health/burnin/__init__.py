@@ -6,6 +6,7 @@
     torch_backend  GPUs or the processor, with torch, where it is installed
     run            the order of the work: copies, then products and patterns on all devices
     judge          what the devices gave → the verdict (pure)
+    command        the command line
 
 Nothing here needs more than the standard library and numpy, so that it runs from any image that
 has torch.

@@ -113,14 +113,23 @@ class Backend(Protocol):
 
     Different devices are called from different threads at once; one device from one thread.
 
+    Attributes:
+        patience_s: a device that answers no call for so long hangs; None: it is the processor,
+            and whoever would notice hangs with it.
+
     Raises:
         DeviceFaultError: the hardware says of itself that it is broken.
     """
 
     name: str
+    patience_s: float | None
 
     def devices(self) -> tuple[str, ...]:
         """Return the names of the devices, in order."""
+        ...
+
+    def prepare(self, size: int, seed: int) -> None:
+        """Make the matrices of `seed` and their product on the host: no device is asked."""
         ...
 
     def multiply(self, device: str, size: int, seed: int) -> Product:
@@ -128,11 +137,18 @@ class Backend(Protocol):
         ...
 
     def memory(self, device: str, size_bytes: int | None) -> Memory:
-        """Take this much memory, or most of what is free."""
+        """Take this much memory, or most of what is free.
+
+        Raises:
+            LookupError: the size was left open, and too little is free to say anything.
+        """
         ...
 
     def copy(self, source: str | None, target: str | None, size_bytes: int) -> Copy:
-        """Copy known bytes and look at them where they arrived; None is the host."""
+        """Copy known bytes and look at them where they arrived; None is the host.
+
+        From a device to itself the copy is one in its memory.
+        """
         ...
 
 

@@ -3,6 +3,7 @@
 | what was seen                                   | verdict | value                    |
 |-------------------------------------------------|---------|--------------------------|
 | a wrong product, word or byte; a reported fault | FAIL    | TFLOPS of the slowest    |
+| a device that no longer answers                 | FAIL    | TFLOPS of the slowest    |
 | a rate below its threshold                      | FAIL    | that rate                |
 | a threshold for a rate that was not measured    | ERROR   |                          |
 | anything else                                   | PASS    | TFLOPS of the slowest    |
@@ -27,6 +28,7 @@ class Thresholds:
 
     host_gbps: float | None = None
     device_gbps: float | None = None
+    memory_gbps: float | None = None
     tflops: float | None = None
 
 
@@ -57,10 +59,8 @@ def judge(
             return Outcome(CHECK, Verdict.ERROR, reason, details=details)
         value, device = min(seen)
         if value < rate.least:
-            reason = (
-                f"{device}: {rate.name} must be {rate.least:g} {rate.unit} or more "
-                f"(got {value:.3g})"
-            )
+            least = f"{rate.least:g} {rate.unit}"
+            reason = f"{device}: {rate.name} must be {least} or more (got {value:.5g})"
             return Outcome(CHECK, Verdict.FAIL, reason, value, rate.unit, details)
     products, patterns = sum(run.products for run in runs), sum(run.patterns for run in runs)
     reason = f"{len(runs)} devices, {products} products and {patterns} patterns, all as expected"
@@ -70,6 +70,7 @@ def judge(
 def _rates(thresholds: Thresholds) -> Iterable[_Rate]:
     host, device = thresholds.host_gbps, thresholds.device_gbps
     yield _Rate("compute", "TFLOPS", thresholds.tflops, lambda run: run.tflops)
+    yield _Rate("memory", "GB/s", thresholds.memory_gbps, lambda run: run.memory_gbps)
     yield _Rate("host to device", "GB/s", host, lambda run: run.to_device_gbps)
     yield _Rate("device to host", "GB/s", host, lambda run: run.to_host_gbps)
     yield _Rate("device to device", "GB/s", device, lambda run: run.to_next_gbps)
@@ -87,6 +88,7 @@ def _details(runs: Sequence[DeviceRun], settings: Settings, backend: str) -> dic
                 "tflops": _short(run.tflops),
                 "patterns": run.patterns,
                 "memory_mib": run.memory_bytes >> 20,
+                "memory_gbps": _short(run.memory_gbps),
                 "to_device": _short(run.to_device_gbps),
                 "to_host": _short(run.to_host_gbps),
                 "to_next": _short(run.to_next_gbps),

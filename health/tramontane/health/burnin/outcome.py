@@ -7,9 +7,10 @@
 | ERROR   | 2         | the checker broke or was stopped: nothing is known of the blade      |
 | (usage) | 3         | the command line is wrong; also an ERROR                             |
 
-Only FAIL condemns a blade, so whatever is not the hardware's doing must end as ERROR. The line is
-the last one on standard output, and the container's termination message. Exactly one is written,
-also when SIGTERM comes while the last call into a driver does not return.
+Only FAIL condemns a blade, so whatever is not the hardware's doing must end as ERROR, and never
+with the 1 of an interpreter that dies. The line is the last one on standard output, and the
+container's termination message. Exactly one is written, also when SIGTERM comes while the last
+call into a driver does not return.
 """
 
 import json
@@ -17,11 +18,13 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TextIO
 
 TERMINATION_LOG = Path("/dev/termination-log")
 # Source: Kubernetes, "Customizing the termination message": 4096 bytes per container.
@@ -87,21 +90,16 @@ class Speaker:
     def note(self, text: str) -> None:
         """Tell people how far it is, and remember it for the outcome of a stop."""
         self.stage = text
-        sys.stderr.write(text + "\n")
-        sys.stderr.flush()
+        _write(sys.stderr, text)
 
     def say(self, outcome: Outcome) -> int:
         """Write the line to both places and return the exit code; wait for ever if it was said."""
         self._lock.acquire()  # never released: the process ends with what was said
         line = outcome.line()
-        try:
+        with suppress(OSError):  # outside a container; standard output has it
             if self.termination_log.exists():
                 self.termination_log.write_text(line + "\n")
-        except OSError:
-            pass  # outside a container; standard output has it
-        sys.stderr.flush()
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
+        _write(sys.stdout, line)
         return outcome.exit_code
 
     def error(self, reason: str, **details: Any) -> Outcome:
@@ -135,9 +133,35 @@ class Speaker:
 
 def guarded(speaker: Speaker, work: Callable[[], Outcome]) -> int:
     """Do the work and say its outcome; whatever it raises means that the checker broke."""
-    speaker.stop_on_signals()
     try:
+        speaker.stop_on_signals()
         outcome = work()
-    except Exception as error:  # noqa: BLE001 nothing that breaks here may condemn a blade
+    except BaseException as error:  # noqa: BLE001 nothing that breaks here may condemn a blade
+        if isinstance(error, SystemExit) and not error.code:  # --help
+            sys.stdout.flush()
+            return Verdict.PASS.value
         outcome = speaker.error(f"{type(error).__name__}: {error}", during=speaker.stage)
     return speaker.say(outcome)
+
+
+def leave(main: Callable[[], int]) -> NoReturn:
+    """End the process with the exit code that `main` returns; with ERROR's where it raises.
+
+    It does not end as Python does: that waits for threads, of which one may hang in a driver, and
+    makes a code of its own of an exception, or of a standard output that is full.
+    """
+    code = Verdict.ERROR.value
+    try:
+        code = main()
+    except BaseException:  # noqa: BLE001 the last one who could look at it
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def _write(stream: TextIO | None, text: str) -> None:
+    """Write a line where that can be: a pipe without a reader or a full disk is no verdict."""
+    if stream is not None:
+        with suppress(OSError, ValueError):  # ValueError: it is closed
+            stream.write(text + "\n")
+            stream.flush()

@@ -1,19 +1,20 @@
 """Work all devices of a blade hard and write down what they gave. Order and time, no judgement.
 
 1. Copies, one device at a time, so that none waits for a bus that another one uses: host to
-   device, device to host, and each device to the next one.
+   device, device to host, within the device, and each device to the next one.
 2. Then all devices at once, each in its own thread, until the time is over: products of one seed,
    the same on every device, with a turn of memory patterns for about a quarter of the time.
 
 The first wrong answer anywhere ends the run: the blade is bad, and the rest of the half hour
 belongs to its repair. Every device does at least one product and one turn, however little time
-there is.
+there is. One that no longer answers is not waited for, and its thread cannot be ended: whoever
+calls this must leave by `os._exit`.
 """
 
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -30,17 +31,27 @@ from tramontane.health.burnin.backend import (
 _MEMORY_SHARE = 0.25
 _COPIES = 5
 _PROGRESS_S = 10.0
+# How often the devices are looked at while one keeps silent, before it is given up.
+_LOOKS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What to do. `memory_bytes` None: most of what is free; `devices` None: all."""
+    """What to do.
+
+    Attributes:
+        memory_bytes: of each device for patterns; None: most of what is free.
+        copy_bytes, memory_copy_bytes: per copy between two places, and within a device; None: the
+            same. A copy within a device must be larger than its cache.
+        devices: their indexes; None: all.
+    """
 
     duration_s: float = 60.0
     size: int = 8192
     seed: int = 1
     memory_bytes: int | None = None
     copy_bytes: int = 256 << 20
+    memory_copy_bytes: int | None = None
     devices: tuple[int, ...] | None = None
 
 
@@ -49,11 +60,13 @@ class DeviceRun:
     """What one device gave. Rates are of the whole run, or the median of a few copies."""
 
     device: str
+    copies: int = 0
     products: int = 0
     flops: float = 0.0
     busy_s: float = 0.0
     memory_bytes: int = 0
     patterns: int = 0
+    memory_gbps: float | None = None
     to_device_gbps: float | None = None
     to_host_gbps: float | None = None
     to_next_gbps: float | None = None
@@ -63,6 +76,11 @@ class DeviceRun:
     def tflops(self) -> float | None:
         """Return the mean over the run: a device that slows down when hot shows here."""
         return self.flops / self.busy_s / 1e12 if self.busy_s > 0 else None
+
+    @property
+    def answers(self) -> int:
+        """Return how much it has done: a device whose number stands still is silent."""
+        return self.copies + self.products + self.patterns
 
 
 def chosen(backend: Backend, settings: Settings) -> tuple[str, ...]:
@@ -104,37 +122,80 @@ class Burner:
         """Return what each device gave.
 
         Raises:
-            Exception: whatever the backend raised, but DeviceFaultError: that is an answer.
+            Exception: what the backend raised where no device was wrong; DeviceFaultError is.
         """
-        runs = tuple(DeviceRun(device) for device in chosen(self._backend, self._settings))
+        settings = self._settings
+        runs = tuple(DeviceRun(device) for device in chosen(self._backend, settings))
+        self._note("the product to compare with")
+        self._backend.prepare(settings.size, settings.seed)
+        threads = ThreadPoolExecutor(len(runs), "device")
+        try:
+            self._work(runs, threads)
+        finally:
+            threads.shutdown(wait=False)
+        return runs
+
+    def _work(self, runs: Sequence[DeviceRun], threads: ThreadPoolExecutor) -> None:
         for place, run in enumerate(runs):
             self._note(f"copies: {run.device}")
             following = runs[(place + 1) % len(runs)].device
-            _asked(run, partial(self._copies, run, following))
+            copies = partial(self._copies, run, following)
+            self._await({threads.submit(_asked, run, copies): run})
             if run.wrong:
-                return runs
+                return
         duration_s = self._settings.duration_s
         self._note(f"products and patterns: {len(runs)} devices, {duration_s:g} s")
         end = self._clock() + duration_s
-        with ThreadPoolExecutor(len(runs), "device") as threads:
-            futures = [threads.submit(self._device, run, end) for run in runs]
-        for future in futures:
-            future.result()
-        return runs
+        self._await({threads.submit(self._device, run, end): run for run in runs})
+
+    def _await(self, works: Mapping[Future[None], DeviceRun]) -> None:
+        """Return when all are done, or one has given no answer for the backend's patience.
+
+        Silence is counted in looks, not taken from a clock: who stops a whole machine for an hour
+        stops this thread, too.
+        """
+        patience_s = self._backend.patience_s
+        look_s = None if patience_s is None else patience_s / _LOOKS
+        heard = {work: run.answers for work, run in works.items()}
+        looks = dict.fromkeys(works, 0)
+        while left := wait(works, look_s).not_done:
+            for work in left:
+                run = works[work]
+                looks[work] = looks[work] + 1 if run.answers == heard[work] else 0
+                heard[work] = run.answers
+            if silent := [works[work] for work in works if work in left and looks[work] >= _LOOKS]:
+                self.enough.set()
+                for run in silent:
+                    run.wrong.append(
+                        f"no answer for {patience_s:g} s, after {run.copies} copies, "
+                        f"{run.products} products and {run.patterns} patterns"
+                    )
+                break
+        broke = [(run, error) for work, run in works.items() if (error := _error(work))]
+        if broke and not any(run.wrong for run in works.values()):
+            raise broke[0][1]
+        for run, error in broke:  # there is a verdict without it
+            self._note(f"{run.device}: {type(error).__name__}: {error}")
 
     def _copies(self, run: DeviceRun, following: str) -> None:
-        """Measure the ways to and from one device."""
-        run.to_device_gbps = self._rate(run, None, run.device)
-        run.to_host_gbps = self._rate(run, run.device, None)
-        if following != run.device:
-            run.to_next_gbps = self._rate(run, run.device, following)
-
-    def _rate(self, run: DeviceRun, source: str | None, target: str | None) -> float:
-        """Return the median rate of a few copies, in GB/s."""
+        """Measure the ways to and from one device, and its own memory."""
         size_bytes = self._settings.copy_bytes
+        run.to_device_gbps = self._rate(run, None, run.device, size_bytes)
+        run.to_host_gbps = self._rate(run, run.device, None, size_bytes)
+        if following != run.device:
+            run.to_next_gbps = self._rate(run, run.device, following, size_bytes)
+        size_bytes = self._settings.memory_copy_bytes or size_bytes
+        # Each byte is read once and written once.
+        run.memory_gbps = 2 * self._rate(run, run.device, run.device, size_bytes)
+
+    def _rate(
+        self, run: DeviceRun, source: str | None, target: str | None, size_bytes: int
+    ) -> float:
+        """Return the median rate of a few copies, in GB/s."""
         times = []
         for _ in range(_COPIES):
             copy = self._backend.copy(source, target, size_bytes)
+            run.copies += 1
             times.append(copy.elapsed_s)
             if copy.wrong:
                 way = f"{source or 'host'} to {target or 'host'}"
@@ -206,3 +267,8 @@ def _asked(run: DeviceRun, work: Callable[[], None]) -> None:
         work()
     except DeviceFaultError as fault:
         run.wrong.append(f"the device reports: {fault}")
+
+
+def _error(work: Future[None]) -> BaseException | None:
+    """Return what a thread ended with; None while it has not."""
+    return work.exception() if work.done() else None

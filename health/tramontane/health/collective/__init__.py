@@ -5,6 +5,7 @@
     torch_group  torch.distributed: NCCL between GPUs, gloo between processors
     measure      repeats, a look at every sum, and the verdict
     launch       one process per GPU of the blade
+    command      the command line
 
 The figure is the bus bandwidth of an all-reduce, 2(n-1)/n · bytes / time, which does not depend
 on the size of the group. Source: NVIDIA nccl-tests, doc/PERFORMANCE.md.

@@ -11,11 +11,11 @@ A FAIL is the group's: which of its blades is bad is found by testing other grou
 repeat is the slowest rank's, the figure is the median of the repeats.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tramontane.health.burnin.outcome import Outcome, Verdict
-from tramontane.health.collective.group import MAX_RANKS, MIN_RANKS, WORD_BYTES, Group
+from tramontane.health.collective.group import MAX_RANKS, MIN_RANKS, WORD_BYTES, Group, Member
 
 CHECK = "collective"
 
@@ -54,7 +54,14 @@ def measure(group: Group, settings: Settings, note: Callable[[str], None]) -> Ou
             note(f"all-reduce {repeat} of {settings.repeats}: {gbps:.4g} GB/s")
     time_s, slowest = sorted(times)[len(times) // 2]
     wrong_by_rank = [int(count) for count in group.gather(float(wrong))]
-    return judge(group, settings, time_s, slowest, wrong_by_rank)
+    return judge(
+        group.name,
+        group.member,
+        settings,
+        time_s=time_s,
+        slowest=slowest,
+        wrong_by_rank=wrong_by_rank,
+    )
 
 
 def bus_gbps(ranks: int, size_bytes: int, time_s: float) -> float:
@@ -63,10 +70,16 @@ def bus_gbps(ranks: int, size_bytes: int, time_s: float) -> float:
 
 
 def judge(
-    group: Group, settings: Settings, time_s: float, slowest: int, wrong_by_rank: list[int]
+    backend: str,
+    member: Member,
+    settings: Settings,
+    *,
+    time_s: float,
+    slowest: int,
+    wrong_by_rank: Sequence[int],
 ) -> Outcome:
     """Return the outcome of the module's table; the same on every rank."""
-    ranks = group.member.size
+    ranks = member.size
     words = max(settings.size_bytes // WORD_BYTES, 1)
     gbps = bus_gbps(ranks, words * WORD_BYTES, time_s)
     verdict = Verdict.PASS
@@ -88,9 +101,9 @@ def judge(
         gbps,
         "GB/s",
         {
-            "backend": group.name,
-            "group": group.member.name,
-            "rank": group.member.rank,
+            "backend": backend,
+            "group": member.name,
+            "rank": member.rank,
             "ranks": ranks,
             "bytes": words * WORD_BYTES,
             "repeats": settings.repeats,
