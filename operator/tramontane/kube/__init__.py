@@ -14,6 +14,7 @@ dictionaries; what is kept in memory are the small frozen views that the callers
     lease      leader election and heartbeats
     events     Events, queued and deduplicated
     views      what we keep of a Pod and a Node
+    waiting    reasons of a container that waits and that waiting does not help
     logs       key=value lines
     process    signals, health, metrics, exit codes
 """

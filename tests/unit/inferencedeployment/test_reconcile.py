@@ -8,6 +8,7 @@ import pytest
 
 from support.scripted import status, until
 from tramontane.controllers.inferencedeployment import Config
+from tramontane.kube.errors import ApiError
 from unit.inferencedeployment.builders import CONFIG, a_deployment
 from unit.inferencedeployment.serving_hall import (
     APPS,
@@ -115,6 +116,35 @@ async def test_a_pod_that_the_api_server_refuses_is_said_and_tried_again(tmp_pat
 
         del hall.server.handle
         hall.now += 60
+        await hall.settle()
+        assert hall.status["phase"] == "Serving"
+
+
+async def test_what_becomes_of_a_replica_is_said_though_a_pod_of_it_cannot_be_made(
+    tmp_path: Path,
+) -> None:
+    async with a_hall(tmp_path) as hall:
+        await hall.settle(2)
+        hall.place()
+        hall.sync()
+        real = hall.server.handle
+
+        async def handle(request: Any) -> Any:
+            if request.method == "POST" and b"claims-0-1" in await request.read():
+                return status(500, "InternalError", "failed calling webhook")
+            return await real(request)
+
+        hall.server.handle = handle  # type: ignore[method-assign]
+        for _ in range(3):
+            with pytest.raises(ApiError, match="failed calling webhook"):  # the queue comes back
+                await hall.controller.reconcile(KEY)
+            hall.now += 60
+            hall.kubelets()
+            hall.sync()
+        assert hall.status["replicas"][0]["ranks"] == "1/2"
+        assert hall.loads.watched.keys() == {"claims-0"}
+
+        del hall.server.handle
         await hall.settle()
         assert hall.status["phase"] == "Serving"
 

@@ -407,6 +407,17 @@ def test_a_refusal_of_the_api_server_stops_creation_and_is_shown() -> None:
     assert "quota" in (planned.status.message or "")
 
 
+def test_what_runs_runs_on_while_its_gang_is_refused() -> None:
+    job = a_job(running())
+
+    planned = plan(replace(a_world(job, pods=pods(), refusal="quota"), gang=None))
+
+    assert (planned.gang, planned.deletes) == (None, ())
+    assert planned.status.phase is JobPhase.RUNNING
+    assert planned.status.reason is PendingReason.MISCONFIGURED
+    assert planned.status.message == "TrainingJob ml/llama: quota"
+
+
 # ---- progress and the ledger
 
 

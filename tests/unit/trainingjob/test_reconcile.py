@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tramontane.api import clock
-from tramontane.kube.errors import Forbidden, Invalid
+from tramontane.kube.errors import ApiError, Forbidden, Invalid
 from tramontane.kube.resources import BLADES, CONFIGMAPS, GANGS, PODS, SERVICES, TRAININGJOBS
 from unit.trainingjob.fake import KEY, Cluster
 
@@ -236,6 +236,90 @@ async def test_an_invalid_pod_is_said_in_the_api_server_s_words(
     assert "spec.volumes[0]: Required value" in cluster.status["message"]
     conditions = {one["type"]: one["status"] for one in cluster.status["conditions"]}
     assert conditions["Stalled"] == "True"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(Forbidden(403, "Forbidden", "exceeded quota: gangs"), id="quota"),
+        pytest.param(Invalid(422, "Invalid", "exceeded quota: gangs"), id="policy"),
+        pytest.param(ApiError(400, "BadRequest", "exceeded quota: gangs"), id="webhook"),
+    ],
+)
+async def test_a_gang_that_the_api_server_refuses_is_said_and_tried_again(
+    monkeypatch: pytest.MonkeyPatch, error: ApiError
+) -> None:
+    cluster = Cluster()
+    real, tries = cluster.api.apply, []
+
+    async def refusing(resource: Any, body: Any, **options: Any) -> Any:
+        if resource is GANGS:
+            tries.append(cluster.api.now)
+            raise error
+        return await real(resource, body, **options)
+
+    monkeypatch.setattr(cluster.api, "apply", refusing)
+    await cluster.settle(4)
+    assert (cluster.status["phase"], cluster.status["reason"]) == ("Queued", "Misconfigured")
+    assert "gang llama must be accepted (got: exceeded quota: gangs)" in cluster.status["message"]
+    conditions = {one["type"]: one["status"] for one in cluster.status["conditions"]}
+    assert conditions["Stalled"] == "True"
+
+    said = len(cluster.api.writes)
+    await cluster.settle(26)
+    assert len(tries) == 3
+    assert len(cluster.api.writes) == said
+    assert 0 < (await cluster.controller.reconcile(KEY) or 0) <= 10
+
+    monkeypatch.setattr(cluster.api, "apply", real)
+    await cluster.settle(20)
+    check_whole(cluster)
+
+
+async def test_blades_that_cannot_be_given_up_are_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster = await a_running_cluster()
+    cluster.api.of(TRAININGJOBS)[KEY]["spec"]["suspend"] = True
+    real = cluster.api.apply
+
+    async def refusing(resource: Any, body: Any, **options: Any) -> Any:
+        if resource is GANGS:
+            raise Forbidden(403, "Forbidden", "rbac")
+        return await real(resource, body, **options)
+
+    monkeypatch.setattr(cluster.api, "apply", refusing)
+    await cluster.settle(4)
+    assert cluster.status["phase"] == "Suspended"
+    assert 0 < (await cluster.controller.reconcile(KEY) or 0) <= 10
+
+    monkeypatch.setattr(cluster.api, "apply", real)
+    await cluster.settle()
+    assert cluster.api.of(GANGS)[KEY]["spec"]["active"] is False
+
+
+async def test_a_job_with_a_place_says_so_though_its_pods_cannot_be_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster = Cluster()
+    await cluster.reconcile()
+    cluster.schedule()
+    cluster.sync()
+    real = cluster.api.create
+
+    async def failing(resource: Any, body: Any) -> Any:
+        if resource is PODS:
+            raise ApiError(500, "InternalError", "failed calling webhook")
+        return await real(resource, body)
+
+    monkeypatch.setattr(cluster.api, "create", failing)
+    with pytest.raises(ApiError, match="failed calling webhook"):  # so that the queue comes back
+        await cluster.reconcile()
+    assert (cluster.status["phase"], cluster.status["ready"]) == ("Starting", "0/4")
+
+    monkeypatch.setattr(cluster.api, "create", real)
+    await cluster.settle()
+    check_whole(cluster)
 
 
 async def test_a_job_that_is_gone_is_forgotten() -> None:

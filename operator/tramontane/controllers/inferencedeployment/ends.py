@@ -29,6 +29,7 @@ from tramontane.api.names import ENGINE_CONTAINER, WEIGHTS_CONTAINER
 from tramontane.api.reasons import InferenceReason
 from tramontane.controllers.inferencedeployment.replicas import Replica, State
 from tramontane.kube.views import ContainerView, PodView
+from tramontane.kube.waiting import NO_CONTAINER, NO_IMAGE
 
 CANNOT_START_S: Final = 120.0
 
@@ -50,17 +51,6 @@ _NOT_TAKEN: Final = (
     "TopologyAffinityError",
     "ContainerStatusUnknown",
     "InvalidNodeInfo",
-)
-_CANNOT_START: Final = frozenset(
-    {
-        "ErrImagePull",
-        "ImagePullBackOff",
-        "InvalidImageName",
-        "ErrImageNeverPull",
-        "CreateContainerConfigError",
-        "CreateContainerError",
-        "RunContainerError",
-    }
 )
 
 
@@ -119,7 +109,7 @@ def problem_of(replica: Replica) -> str | None:
     """Return why a pod of the replica does not start, where people must help, or None."""
     for pod in replica.pods:
         for view in (*pod.init_containers, *pod.containers):
-            if view.state == "waiting" and view.reason in _CANNOT_START:
+            if view.state == "waiting" and view.reason in NO_IMAGE | NO_CONTAINER:
                 said = f": {view.message}" if view.message else ""
                 return (
                     f"pod {pod.name} on {pod.node}: container {view.name} must start (got "

@@ -8,7 +8,8 @@ The order of the writes is what makes a kill at any moment harmless:
     2. the revision that pods are to be made from; then those that nothing needs any more
     3. Gangs: claimed before they can have pods, deleted when their pods are gone
     4. Service, ConfigMap, NetworkPolicy; then pods: rotation, deletes, creates, many at a time
-    5. the status, if it says something else than before
+    5. the status, if it says something else than before; also where one of 2 to 4 met an error,
+       which is raised when that is done
     6. events, once the status holds what they tell
 
 A deployment with the profile Edge has no gangs; `edge` plans it.
@@ -45,7 +46,7 @@ from tramontane.controllers.inferencedeployment.scraper import Scraper
 from tramontane.controllers.inferencedeployment.totals import Totals
 from tramontane.controllers.inferencedeployment.world import Revision, World
 from tramontane.kube.client import Client
-from tramontane.kube.errors import NotFound
+from tramontane.kube.errors import ApiError, NotFound, Unreachable
 from tramontane.kube.events import EventRecorder
 from tramontane.kube.resources import (
     CONFIGMAPS,
@@ -276,13 +277,30 @@ class InferenceDeploymentController(GangController[InferenceDeployment]):
 
     async def _execute(self, world: World, planned: Plan) -> float | None:
         deployment, status = world.deployment, planned.status
-        key, executor = deployment.key, self._executor
-        assumed = self._assumed[key]
         differs = status != deployment.status
         written = planned.record_first and differs
         if written:
-            await executor.write_status(deployment, status)
+            await self._executor.write_status(deployment, status)
             say(self._recorder, deployment, planned.events)
+        failed: ApiError | Unreachable | None = None
+        try:
+            await self._write(world, planned)
+        except (ApiError, Unreachable) as error:
+            failed = error  # people read meanwhile how the deployment stands
+        if differs and not written:
+            await self._executor.write_status(deployment, status)
+        if not written:
+            say(self._recorder, deployment, planned.events)
+        SERVED.observe(deployment, status, world.loads, _made(world))
+        self._loads.watch(deployment.key, deployment, _heads(world))
+        if failed is not None:
+            raise failed
+        return planned.after
+
+    async def _write(self, world: World, planned: Plan) -> None:
+        """Write revisions, Gangs, what stands beside the pods, and pods."""
+        deployment, executor = world.deployment, self._executor
+        key, assumed = deployment.key, self._assumed[deployment.key]
         if planned.store is not None and await self._store(deployment, planned.store, assumed):
             world = replace(world, revisions=dict(self._revisions[key]))
         for hash_ in planned.drop_revisions:
@@ -298,13 +316,6 @@ class InferenceDeploymentController(GangController[InferenceDeployment]):
         if stored and await executor.keep_dependents(deployment, assumed, stored):
             await self._keep_rest(world, planned, assumed)
             await self._write_pods(world, planned)
-        if differs and not written:
-            await executor.write_status(deployment, status)
-        if not written:
-            say(self._recorder, deployment, planned.events)
-        SERVED.observe(deployment, status, world.loads, _made(world))
-        self._loads.watch(key, deployment, _heads(world))
-        return planned.after
 
     async def _write_pods(self, world: World, planned: Plan) -> None:
         counts = (len(planned.creates), len(planned.deletes), len(planned.marks))

@@ -21,9 +21,11 @@ class Assumed(WrittenPods):
 
     Attributes:
         vanished: seats whose pod went away without our doing, and the epoch it had.
+        gang_after: when the Gang may be applied again, which was refused (Unix s).
     """
 
     vanished: dict[int, int] = field(default_factory=dict)
+    gang_after: float = 0.0
     _raised: dict[str, tuple[int, float]] = field(default_factory=dict)
     _drained: dict[str, tuple[int, float]] = field(default_factory=dict)
     _gang: WrittenGang = field(default_factory=WrittenGang)

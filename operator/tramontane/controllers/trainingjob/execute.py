@@ -4,13 +4,14 @@ How a write can be repeated, and what becomes of a refusal, is `gangpods.writer`
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from tramontane.api.gang import GangSpec
 from tramontane.api.names import ANNOTATION_DRAIN, ANNOTATION_EPOCH, ANNOTATION_PEERS
 from tramontane.api.trainingjob import TrainingJob, TrainingJobStatus
 from tramontane.controllers.gangpods.actions import Delete
-from tramontane.controllers.gangpods.writer import IN_FLIGHT, Writer, each
+from tramontane.controllers.gangpods.writer import IN_FLIGHT, REFUSAL_S, Writer, each
 from tramontane.controllers.trainingjob import lighthouse, render
 from tramontane.controllers.trainingjob.actions import (
     Create,
@@ -21,8 +22,10 @@ from tramontane.controllers.trainingjob.actions import (
 )
 from tramontane.controllers.trainingjob.assumed import Assumed
 from tramontane.kube.client import Client
-from tramontane.kube.errors import Conflict, NotFound
+from tramontane.kube.errors import ApiError, Conflict, NotFound
 from tramontane.kube.resources import CONFIGMAPS, SERVICES, TRAININGJOBS
+
+log = logging.getLogger(__name__)
 
 
 class Executor:
@@ -42,8 +45,16 @@ class Executor:
         await self._writer.write_status(TRAININGJOBS, job, status)
 
     async def apply_gang(self, job: TrainingJob, spec: GangSpec, assumed: Assumed) -> None:
-        """Apply the Gang, and remember it as it came back."""
-        assumed.applied(await self._writer.apply_gang(render.gang(job, spec)))
+        """Apply the Gang, unless it was refused just now, and remember it as it came back."""
+        now = self._now()
+        if now < assumed.gang_after:
+            return
+        try:
+            assumed.applied(await self._writer.apply_gang(render.gang(job, spec)))
+        except ApiError as error:
+            self._writer.refuse_or_raise(assumed, error, f"gang {job.metadata.name}")
+            assumed.gang_after = now + REFUSAL_S  # no longer than the refusal is believed
+            log.warning("gang refused job=%s error=%r", job.key, error.message)
 
     async def delete_job(self, job: TrainingJob) -> None:
         """Delete the job; owner references take the rest."""

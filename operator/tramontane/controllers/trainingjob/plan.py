@@ -10,6 +10,7 @@ Read from top to bottom; the first line that holds decides.
 | suspended | the gang gives its blades up, all pods go with their grace |
 | invalid | Stalled, Misconfigured; nothing that exists is touched, but it gives way if it must |
 | without a pool | NoMatchingPool |
+| refused by the API server, without its Gang or pods | Stalled, Misconfigured |
 | without its Gang, or with another spec in it | the Gang is applied |
 | changing its size, its pods gone | `resize`: the gang is placed anew |
 | not placed | Queued with the scheduler's reason; pods of an earlier placement go |
@@ -210,6 +211,9 @@ def _plan_unseated(world: World, pool: NodePool, attempt: int) -> Plan:
     blades = pool.status.blades.total if pool.status.blades is not None else 0
     if (problem := spares_problem(job, pool.metadata.name, blades)) is not None:
         return _plan_stalled(world, PendingReason.MISCONFIGURED, problem)
+    if world.refusal is not None and (gang is None or not world.own_pods):
+        message = f"TrainingJob {job.key}: {world.refusal}"
+        return _plan_stalled(world, PendingReason.MISCONFIGURED, message)
     if gang is None:
         return plan_unplaced(world, gangs.gang_spec(job, pool, world.priority), attempt)
     if _is_to_be_seen(world, gang):

@@ -7,14 +7,15 @@ The order of the writes is what makes a kill at any moment harmless:
     1. a new incident or attempt goes into the status before anything is done about it
     2. the Gang: what is lost, or that its blades are given up
     3. Service and ConfigMap, then pods: deletes, creates, raised epochs, many at a time
-    4. the status, if it says something else than before and is old enough
+    4. the status, if it says something else than before and is old enough; also where 2 or 3 met
+       an error, which is raised when that is done
     5. events, once the status holds what they tell
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from tramontane.api.gang import Gang
@@ -34,6 +35,7 @@ from tramontane.controllers.trainingjob.progress import Marks
 from tramontane.controllers.trainingjob.status import is_read, is_worth_writing
 from tramontane.controllers.trainingjob.words import LastWords, Slow
 from tramontane.kube.client import Client
+from tramontane.kube.errors import ApiError, Unreachable
 from tramontane.kube.events import EventRecorder
 from tramontane.kube.resources import TRAININGJOBS
 from tramontane.kube.views import PodView
@@ -146,7 +148,6 @@ class TrainingJobController(GangController[TrainingJob]):
 
     async def _execute(self, world: World, planned: Plan) -> float | None:
         job, status = world.job, planned.status
-        assumed = self._assumed[job.key]
         self._logs.follow(job, planned.follow)
         self._logs.ask(job, planned.ask)
         if status.phase is JobPhase.RUNNING:
@@ -158,22 +159,12 @@ class TrainingJobController(GangController[TrainingJob]):
         if written:
             await self._executor.write_status(job, status)
             say(self._recorder, job, planned.events)
-        if planned.gang is not None:
-            await self._executor.apply_gang(job, planned.gang, assumed)
-        if planned.lighthouse:
-            await self._executor.keep_lighthouse(job, assumed)
-        if planned.deletes or planned.creates or planned.raises or planned.drains:
-            log.info(
-                "writing pods job=%s attempt=%d creates=%d deletes=%d raises=%d drains=%d",
-                job.key,
-                status.attempt,
-                len(planned.creates),
-                len(planned.deletes),
-                len(planned.raises),
-                len(planned.drains),
-            )
-            await self._executor.write_pods(job, planned, assumed)
-        after = planned.after
+        failed: ApiError | Unreachable | None = None
+        try:
+            planned = await self._write(world, planned)
+        except (ApiError, Unreachable) as error:
+            failed = error  # people read meanwhile how the job stands
+        status, after = planned.status, self._after(world, planned)
         wait_s = (
             None
             if written
@@ -185,7 +176,37 @@ class TrainingJobController(GangController[TrainingJob]):
         elif wait_s is not None:
             after = wait_s if after is None else min(after, wait_s)
         JOBS.observe(job, status if written or wait_s == 0 else job.status)
+        if failed is not None:
+            raise failed
         return after
+
+    async def _write(self, world: World, planned: Plan) -> Plan:
+        """Write Gang and pods; return the plan, made anew where the Gang was refused."""
+        job, assumed = world.job, self._assumed[world.job.key]
+        if planned.gang is not None:
+            await self._executor.apply_gang(job, planned.gang, assumed)
+            if (refusal := assumed.refused(world.now)) != world.refusal:
+                planned = plan(replace(world, refusal=refusal))
+        if planned.lighthouse:
+            await self._executor.keep_lighthouse(job, assumed)
+        if planned.deletes or planned.creates or planned.raises or planned.drains:
+            log.info(
+                "writing pods job=%s attempt=%d creates=%d deletes=%d raises=%d drains=%d",
+                job.key,
+                planned.status.attempt,
+                len(planned.creates),
+                len(planned.deletes),
+                len(planned.raises),
+                len(planned.drains),
+            )
+            await self._executor.write_pods(job, planned, assumed)
+        return planned
+
+    def _after(self, world: World, planned: Plan) -> float | None:
+        """Return when to look again: what was refused is tried again, whatever the plan says."""
+        refusal = self._assumed[world.job.key].refusal
+        waits = (planned.after, refusal[1] - world.now if refusal is not None else None)
+        return min((one for one in waits if one is not None), default=None)
 
     def _forget(self, key: str) -> None:
         JOBS.forget(key)

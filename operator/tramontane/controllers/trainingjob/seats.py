@@ -26,6 +26,7 @@ from tramontane.controllers.trainingjob.rankagent import EXIT_STUCK
 from tramontane.controllers.trainingjob.template import trainer_of
 from tramontane.controllers.trainingjob.validate import restart_policy, uses_agent
 from tramontane.kube.views import ContainerView, PodView
+from tramontane.kube.waiting import NO_CONTAINER, NO_IMAGE
 
 
 class There(Enum):
@@ -60,12 +61,6 @@ _NOT_TAKEN = (
 _PUT_OUT = ("Evicted", "Preempting", "Preempted", "DeletionByTaintManager", "DeletionByPodGC")
 OOM_KILLED = "OOMKilled"
 _NODE_REASONS = ("NodeLost", "NodeNotReady")
-_IMAGE_REASONS = frozenset(
-    {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
-)
-_CONFIG_REASONS = frozenset(
-    {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,8 +248,8 @@ def start_problem(seat: Seat) -> tuple[bool, str] | None:
     if seat.there is not There.WAITING or seat.pod is None:
         return None
     for container in seat.pod.containers:
-        if container.state == "waiting" and container.reason in _IMAGE_REASONS | _CONFIG_REASONS:
-            is_image = container.reason in _IMAGE_REASONS
+        if container.state == "waiting" and container.reason in NO_IMAGE | NO_CONTAINER:
+            is_image = container.reason in NO_IMAGE
             remedy = "correct the image or its pull secret" if is_image else "correct the template"
             return is_image, (
                 f"pod {seat.pod.name} on {seat.blade}: container {container.name} must start (got "
