@@ -279,7 +279,8 @@ class StepResult(Model):
         Timestamp | None, about("When the step ended.", example="2026-11-24T15:02:07Z")
     ] = None
     evidence: Annotated[
-        Line | None, about("What was seen.", example="all_reduce 8 GiB: busbw 341.5 GB/s")
+        Line | None,
+        about("What was seen.", example="all-reduce of 4096 MiB on 128 ranks: 341.5 GB/s"),
     ] = None
     group: Annotated[
         Word | None,
@@ -295,7 +296,10 @@ class BladeQualification(Model):
         Timestamp | None, about("When this qualification began.", example="2026-11-24T15:02:07Z")
     ] = None
     step_since: Annotated[
-        Timestamp | None, about("When the present step began.", example="2026-11-24T15:12:07Z")
+        Timestamp | None,
+        about(
+            "When the present step began, or its last tries broke.", example="2026-11-24T15:12:07Z"
+        ),
     ] = None
     tries: Annotated[
         int, about("Pods of the present step that broke without a verdict.", example=1, ge=0)

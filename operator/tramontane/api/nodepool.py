@@ -233,7 +233,14 @@ class BurnIn(Model):
         PodTemplate,
         about("Pod to run on the blade; exit code 0 passes.", example=_TEMPLATE_EXAMPLE),
     ]
-    timeout: Annotated[Duration, about("Longest run; longer fails.", example="1h")] = "30m"
+    timeout: Annotated[
+        Duration,
+        about(
+            "Longest run: ten minutes more than the test's own. Longer fails, or says nothing "
+            "where the test is our own, which ends by itself.",
+            example="1h",
+        ),
+    ] = "30m"
 
 
 class Collective(Model):
@@ -242,7 +249,8 @@ class Collective(Model):
     template: Annotated[
         PodTemplate,
         about(
-            "Pod to run on each blade of a group; rank 0's log tells the bandwidth.",
+            "Pod to run on each blade of a group; its last line tells the bandwidth, as JSON with "
+            "a `value`.",
             example=_TEMPLATE_EXAMPLE,
         ),
     ]
@@ -253,7 +261,7 @@ class Collective(Model):
     min_bandwidth: Annotated[
         float, about("Least bus bandwidth, in GB/s.", example=300, gt=0, le=1_000_000)
     ]
-    timeout: Annotated[Duration, about("Longest run; longer fails.", example="30m")] = "20m"
+    timeout: Annotated[Duration, about("Longest run; see burnIn.", example="30m")] = "20m"
 
 
 class Qualification(Model):

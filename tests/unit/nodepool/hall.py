@@ -317,12 +317,12 @@ class Hall:
         works = self.controller._works
         ensure = works.ensure
 
-        async def die(*given: Any, **more: Any) -> None:
+        async def die(*given: Any, **more: Any) -> bool:
             name, want = given[2], given[3]
             if want is not None and want.name not in self.works(name):
                 self.dead = True
                 await asyncio.Event().wait()
-            await ensure(*given, **more)
+            return await ensure(*given, **more)
 
         works.ensure = die  # type: ignore[method-assign] # the one place between two writes
 

@@ -238,6 +238,24 @@ PASSED = {"results": [result("soak", passed=True), result("burnIn", passed=True)
             True,
             id="was quarantined at work",
         ),
+        pytest.param(
+            {
+                "state": "Quarantined",
+                "qualification": {"step": "burnIn", "results": [result("burnIn", passed=False)]},
+                "incidents": [quarantine().to_dict()],
+            },
+            True,
+            id="fails on its way back",
+        ),
+        pytest.param(
+            {
+                "state": "Quarantined",
+                "qualification": PASSED,
+                "incidents": [quarantine(before="Unknown").to_dict()],
+            },
+            True,
+            id="was silent at work",
+        ),
     ],
 )
 def test_passed_at_the_first_try(status: dict[str, Any], expected: bool | None) -> None:

@@ -1,15 +1,18 @@
 """A blade's life while operator, agent and machine die at any moment: it ends as it would have.
 
-Four things are drawn for each step of the script, from the seed:
+Six things are drawn for each step of the script, from the seed:
 
 | what              | when                                                                      |
 |-------------------|---------------------------------------------------------------------------|
 | operator replaced | between two steps                                                         |
 | operator dies     | within the step, after it wrote what pod must be and before it made it    |
 | agent restarts    | before the step: silent for longer than unknownAfter                      |
+| agent is silent   | before the step: for longer than clearAfter                               |
+| kubelet is away   | before the step: Node not Ready for longer than clearAfter, the boot stays|
 | machine reboots   | before the step: Node not Ready, its pods dead, then a report of a new boot|
 
-Without a reboot the record is that of an undisturbed life. With one the way differs, for a reboot
+Without a reboot the record is that of an undisturbed life, with the same tests passed since the
+fault, and no soak that had a silence in it. With one the way differs, for a reboot
 is a repair and ends what runs; then the end is the same, and on the way nothing is done twice.
 """
 
@@ -22,6 +25,7 @@ from typing import Any
 
 import pytest
 
+from tramontane.api.clock import parse
 from tramontane.kube.resources import PODS
 from unit.nodepool.hall import SYSTEM, Hall
 from unit.nodepool.steps import (
@@ -38,6 +42,7 @@ from unit.nodepool.steps import (
 )
 
 SEEDS = 50
+SOAK_S = 60.0
 JOB = "ml/llama-0"
 REPAIRS = ("reset", "reboot")
 
@@ -50,6 +55,7 @@ class Life:
     attempts: int = 2
     boots: int = 1
     reboots: int = 0
+    heard_again: list[float] = field(default_factory=list)
 
     @property
     def boot(self) -> str:
@@ -70,12 +76,22 @@ class Life:
         await self.hall.__aenter__()
         await self.hall.advance(0.0)
 
-    async def restart_agent(self) -> None:
-        """Have it silent; back, it finds what it reported last, and only its pulse is new."""
+    async def be_silent(self, seconds: float) -> None:
+        """Have no agent; back, it finds what it reported last, and only its pulse is new."""
         if "report" not in self.hall.blade(BLADE).get("status", {}):
             return
-        await self.hall.advance(100.0)
+        for _ in range(0, int(seconds), 50):
+            await self.hall.advance(50.0)
+        self.heard_again.append(self.hall.now)
         self.hall.beat(BLADE)
+        await self.hall.settle()
+
+    async def lose_kubelet(self) -> None:
+        """Have the node not Ready, and nothing else happen to it."""
+        self.hall.readiness(BLADE, "False")
+        await self.hall.settle()
+        await self.be_silent(CLEAR_AFTER_S + 100.0)
+        self.hall.readiness(BLADE, "True")
         await self.hall.settle()
 
     async def reboot(self) -> None:
@@ -144,13 +160,22 @@ class Life:
                        if (verb, what) == ("create", "pods"))  # fmt: skip
         twice = {name for name, count in made.items() if count > 1}
         assert not twice, "a pod was made twice"
+        soaked = [parse(one["at"]) for one in self.results() if one["step"] == "soak"]
+        for again in self.heard_again:
+            assert not [at for at in soaked if again <= at < again + SOAK_S], "silence is not clean"
+
+    def results(self) -> list[Any]:
+        asked = self.hall.blade(BLADE).get("status", {}).get("qualification") or {}
+        return list(asked.get("results", ()))
 
     def record(self) -> tuple[Any, ...]:
         status = self.hall.blade(BLADE)["status"]
-        results = [(one["step"], one["passed"]) for one in status["qualification"]["results"]]
+        faults = [one for one in status["incidents"] if one["code"] != "node-lost"]
+        since = max(one["at"] for one in faults)
+        results = [(one["step"], one["passed"]) for one in self.results() if one["at"] > since]
         ends = [
             (one["code"], one.get("to"), re.sub(r"back in .*", "back", one.get("outcome", "open")))
-            for one in status["incidents"]
+            for one in faults
         ]
         return status["state"], results, ends, self.hall.works(), self.hall.taints(BLADE)
 
@@ -182,7 +207,13 @@ async def play(drawn: dict[str, set[int]]) -> Life:
             if number in drawn["replaced"]:
                 await life.replace_operator()
             if number in drawn["agent"]:
-                await life.restart_agent()
+                await life.be_silent(100.0)
+                life.check()
+            if number in drawn["silent"]:
+                await life.be_silent(CLEAR_AFTER_S + 100.0)
+                life.check()
+            if number in drawn["kubelet"]:
+                await life.lose_kubelet()
                 life.check()
             if number in drawn["reboot"]:
                 await life.reboot()
@@ -202,14 +233,15 @@ async def play(drawn: dict[str, set[int]]) -> Life:
 
 def draw(seed: int, *, reboots: bool) -> dict[str, set[int]]:
     chance = random.Random(seed)
-    odds = {"replaced": 0.3, "dies": 0.5, "agent": 0.3, "reboot": 0.15 if reboots else 0.0}
+    odds = ODDS | {"reboot": ODDS["reboot"] if reboots else 0.0}
     return {
         what: {step for step in range(len(SCRIPT)) if chance.random() < odd}
         for what, odd in odds.items()
     }
 
 
-NOTHING: dict[str, set[int]] = {what: set() for what in ("replaced", "dies", "agent", "reboot")}
+ODDS = {"replaced": 0.3, "dies": 0.5, "agent": 0.3, "silent": 0.1, "kubelet": 0.1, "reboot": 0.15}
+NOTHING: dict[str, set[int]] = {what: set() for what in ODDS}
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tramontane.api.clock import utc
 from tramontane.api.names import Work
 from tramontane.controllers.nodepool.bisect import GroupTest, Plan, plan
 from tramontane.controllers.nodepool.care import Test as CollectiveTest
@@ -91,17 +94,32 @@ async def test_a_bad_one_condemns_nobody() -> None:
         assert (hall.state("gpu-0"), hall.why("gpu-0")) == ("Quarantined", "CollectiveFailed")
 
 
-async def test_a_bad_newcomer_needs_two_to_be_condemned_and_they_keep_their_names() -> None:
+async def test_a_bad_newcomer_is_condemned_by_two_who_then_pass_together() -> None:
     async with Hall() as hall:
         names = ["gpu-0", "gpu-1", "gpu-2", "gpu-3"]
         await old(hall, "gpu-0", "gpu-1")
         await delivered(hall, "gpu-2")
         ran = await measured(hall, names[:3], "gpu-2")
-        assert ran == [{"gpu-0", "gpu-2"}, {"gpu-1", "gpu-2"}]
+        assert ran == [{"gpu-0", "gpu-2"}, {"gpu-1", "gpu-2"}, {"gpu-0", "gpu-1"}]
         assert (hall.state("gpu-2"), hall.why("gpu-2")) == ("Quarantined", "CollectiveFailed")
+        assert not [note for _, _, note in hall.recorder.said if "no test can tell" in note]
         await delivered(hall, "gpu-3")
         assert await measured(hall, names, "gpu-2") == [{"gpu-0", "gpu-3"}]
         assert {hall.state(name) for name in ("gpu-0", "gpu-1", "gpu-3")} == {"Healthy"}
+
+
+async def test_a_checker_that_fails_everybody_condemns_nobody_and_people_are_told() -> None:
+    async with Hall() as hall:
+        good, new = ["gpu-0", "gpu-1", "gpu-2", "gpu-3"], ["gpu-4", "gpu-5"]
+        await old(hall, *good)
+        await delivered(hall, *new)
+        for _ in range(3):
+            await measured(hall, [*good, *new], *good, *new)
+        assert {hall.state(name) for name in new} == {"Qualifying"}
+        assert {hall.state(name) for name in good} == {"Healthy"}
+        first, last = (note for name, _, note in hall.recorder.said if name == "paris")
+        assert "none has passed; look at minBandwidth" in first
+        assert "which of gpu-0, gpu-1, gpu-2, gpu-3, gpu-4, gpu-5 are bad" in last
 
 
 async def test_new_ones_with_work_are_not_tested_under_it() -> None:
@@ -117,6 +135,34 @@ async def test_new_ones_with_work_are_not_tested_under_it() -> None:
         for name in ("gpu-1", "gpu-2"):
             hall.api.drop(PODS, f"ml/{name}-0")
         assert await measured(hall, ["gpu-1", "gpu-2"]) == [{"gpu-1", "gpu-2"}]
+
+
+@pytest.mark.parametrize("word", ["release", "hold and release"])
+async def test_a_pair_runs_again_once_a_person_has_mended_one_of_the_two(word: str) -> None:
+    async with Hall() as hall:
+        pair = ["gpu-1", "gpu-2"]
+        await delivered(hall, *pair, maxUnavailable=2)
+        assert await measured(hall, pair, "gpu-2") == [set(pair)]
+        assert {hall.state(name) for name in pair} == {"Qualifying"}, "nobody knows which"
+        said = {"reason": "cable", "by": "anna"}
+        if word != "release":
+            hall.spec("gpu-2", hold={**said, "at": utc(hall.now)})
+            await wait(hall, 60, *pair)
+        hall.spec("gpu-2", release={**said, "at": utc(hall.now)})
+        assert await measured(hall, pair) == [set(pair)]
+        assert {hall.state(name) for name in pair} == {"Healthy"}
+        await delivered(hall, "gpu-3", maxUnavailable=2)
+        await measured(hall, [*pair, "gpu-3"])
+        assert {hall.state(name) for name in [*pair, "gpu-3"]} == {"Healthy"}
+
+
+async def test_a_release_of_before_a_failed_group_does_not_undo_it() -> None:
+    async with Hall() as hall:
+        pair = ["gpu-1", "gpu-2"]
+        await delivered(hall, *pair, maxUnavailable=2)
+        hall.spec("gpu-2", release={"reason": "cable", "by": "anna", "at": utc(hall.now)})
+        assert await measured(hall, pair, "gpu-2") == [set(pair)]
+        assert await measured(hall, pair) == []
 
 
 def failed(*groups: str) -> list[GroupTest]:
@@ -147,14 +193,28 @@ def passed(*groups: str) -> list[GroupTest]:
             "xpq",
             "pq",
             failed("xp", "xq"),
+            Plan(groups=(("p", "q"),)),
+            id="nor are two",
+        ),
+        pytest.param(
+            "xpq",
+            "pq",
+            [*failed("xp", "xq"), *passed("pq")],
             Plan(condemned=frozenset("x"), cleared=frozenset("pq")),
-            id="two words",
+            id="two who passed together",
+        ),
+        pytest.param(
+            "xpq",
+            "pq",
+            failed("xp", "xq", "pq"),
+            Plan(undecided=frozenset("xpq")),
+            id="two who failed together",
         ),
         pytest.param(
             "xq",
             "pq",
             failed("xp", "xq"),
-            Plan(condemned=frozenset("x"), cleared=frozenset("q")),
+            Plan(undecided=frozenset("xq")),
             id="two words, one of a blade that works now",
         ),
         pytest.param(
@@ -213,6 +273,24 @@ def test_what_a_good_name_is_worth(
     )
 
 
+@given(st.integers(1, 12), st.integers(0, 12), st.integers(2, 16), st.data())
+def test_no_good_blade_is_condemned_whatever_good_names_hide(
+    new: int, old: int, group_size: int, data: st.DataObject
+) -> None:
+    named = [f"old-{number:02}" for number in range(old)]
+    members = [*(f"new-{number:02}" for number in range(new)), *named]
+    bad = data.draw(st.sets(st.sampled_from(members)))
+    tests: list[GroupTest] = []
+    while (planned := plan(members, tests, group_size, named)).groups:
+        tests += [
+            GroupTest(frozenset(group), passed=bad.isdisjoint(group)) for group in planned.groups
+        ]
+        assert len(tests) < 1000
+    assert planned.condemned <= bad
+    if len(members) - len(bad) >= 2 and not bad.intersection(named):
+        assert planned.condemned == bad
+
+
 TEST = CollectiveTest(template=copy.deepcopy(TEMPLATE), timeout_s=300.0, group_size=2)
 
 
@@ -268,7 +346,7 @@ def test_nobody_who_is_in_doubt_is_tested_for_its_own_sake() -> None:
     assert played.start, "but together with one who waits"
 
 
-def work(blade: str, outcome: Outcome, *, started_at: float | None = 0.0) -> WorkPod:
+def work(blade: str, outcome: Outcome, *, started_at: float | None = 0.0, **more: Any) -> WorkPod:
     return WorkPod(
         name=f"collective-{blade}-g-2",
         blade=blade,
@@ -279,7 +357,72 @@ def work(blade: str, outcome: Outcome, *, started_at: float | None = 0.0) -> Wor
         started_at=started_at,
         group="g-2",
         group_size=2,
+        **more,
     )
+
+
+FAST = CollectiveTest(copy.deepcopy(TEMPLATE), timeout_s=300.0, group_size=2, min_bandwidth=300.0)
+
+
+@pytest.mark.parametrize(
+    ("pods", "passed", "why"),
+    [
+        pytest.param(
+            [work("a", Outcome.PASSED, value=341.5), work("b", Outcome.PASSED)],
+            True,
+            "",
+            id="one rank says the bandwidth of all",
+        ),
+        pytest.param(
+            [work("a", Outcome.PASSED), work("b", Outcome.PASSED)],
+            None,
+            "none says the bandwidth",
+            id="no rank says it",
+        ),
+        pytest.param(
+            [work("a", Outcome.PASSED, value=3.1), work("b", Outcome.PASSED, value=341.5)],
+            False,
+            "",
+            id="slow",
+        ),
+        pytest.param(
+            [
+                work("a", Outcome.PASSED, value=341.5),
+                work("b", Outcome.BROKEN, value=3.1, evidence="exit code 1 (Evicted)"),
+            ],
+            None,
+            "b: exit code 1 (Evicted)",
+            id="what a broken one says does not count",
+        ),
+        pytest.param(
+            [work("a", Outcome.FAILED, value=341.5), work("b", Outcome.PASSED)],
+            False,
+            "",
+            id="one fails",
+        ),
+        pytest.param(
+            [work("a", Outcome.RUNNING, ours=True), work("b", Outcome.RUNNING, ours=True)],
+            None,
+            "a: no end within 5m; `timeout` must be 10m longer",
+            id="our own check outlives its time",
+        ),
+        pytest.param(
+            [work("a", Outcome.RUNNING, ours=True), work("b", Outcome.RUNNING, started_at=None)],
+            None,
+            "a: no end within 5m",
+            id="as it waits for one that does not start",
+        ),
+        pytest.param(
+            [work("a", Outcome.RUNNING), work("b", Outcome.RUNNING)], False, "", id="another tool"
+        ),
+        pytest.param([work("a", Outcome.PASSED, value=341.5)], None, "a pod is missing", id="half"),
+    ],
+)
+def test_what_a_group_shows(pods: list[WorkPod], passed: bool | None, why: str) -> None:
+    played = play(FAST, [waits("a"), waits("b")], pods, 1000.0)
+    result = played.finished["g-2"]
+    assert (result.passed if result is not None else None) is passed
+    assert why in played.broke.get("g-2", "")
 
 
 @pytest.mark.parametrize(

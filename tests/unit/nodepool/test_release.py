@@ -69,6 +69,23 @@ async def test_what_is_still_wrong_counts_after_a_quarantine() -> None:
         assert len(record) == 2, "one release, one incident more"
 
 
+async def test_what_is_still_wrong_after_a_release_from_repair_is_repaired_and_clears() -> None:
+    async with Hall() as hall:
+        await healthy(hall)
+        await state_fault_at(hall, hall.now, action="Reset")
+        assert hall.state(BLADE) == "Repairing"
+        await wait(hall, 60)
+        release(hall)
+        await wait(hall, 60)
+        await finish(hall, "reset")
+        await clean(hall)
+        await wait(hall, CLEAR_AFTER_S + 60)
+        assert (hall.state(BLADE), hall.severity(BLADE)) == ("Healthy", "None")
+        first, second = hall.blade(BLADE)["status"]["incidents"]
+        assert first["outcome"] == "released by anna: new fan"
+        assert (second["to"], second["outcome"][:14]) == ("Quarantined", "reset, back in")
+
+
 async def test_what_has_happened_is_forgiven() -> None:
     async with Hall() as hall:
         await healthy(hall)

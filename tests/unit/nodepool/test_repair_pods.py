@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tramontane.api.clock import utc
 from tramontane.kube.resources import BLADES, GANGS, PODS
 from unit.nodepool.hall import SYSTEM, Hall, fault
 from unit.nodepool.steps import (
@@ -12,6 +13,7 @@ from unit.nodepool.steps import (
     CLEAR_AFTER_S,
     QUALIFICATION,
     REPAIR,
+    TEMPLATE,
     clean,
     finish,
     healthy,
@@ -197,6 +199,56 @@ class TestBroken:
             await wait(hall, 570)
             assert "ErrImagePull" in message(hall)
             assert len([one for one in told(hall) if "says nothing" in one]) == 1
+
+    async def test_people_read_what_a_burn_in_waits_for(self) -> None:
+        async with Hall() as hall:
+            await burning_in(hall)
+            assert message(hall) == "burnIn starts"
+            (pod,) = hall.works()
+            hall.breaks(pod, "ContainerCreating")
+            await hall.settle()
+            assert message(hall) == "burnIn waits for its container: ContainerCreating"
+            hall.starts(pod)
+            await hall.settle()
+            assert message(hall) == "burnIn runs"
+
+    async def test_our_own_burn_in_that_outlives_its_time_condemns_nobody(self) -> None:
+        command = ["python", "-m", "tramontane.health.burnin", "--duration=30m"]
+        container = {"name": "test", "image": "registry.example/checks:1", "command": command}
+        async with Hall() as hall:
+            await burning_in(hall, template={"spec": {"containers": [container]}}, timeout="30m")
+            for _ in range(3):
+                (pod,) = hall.works()
+                hall.starts(pod)
+                await wait(hall, 1860)
+            assert hall.state(BLADE) == "Qualifying"
+            (note,) = [note for note in told(hall) if "says nothing of the blade" in note]
+            assert "no end within 30m; `timeout` must be 10m longer" in note
+
+    async def test_a_burn_in_is_not_made_while_another_pod_has_the_gpus(self) -> None:
+        async with Hall() as hall:
+            await burning_in(hall)
+            (first,) = hall.works()
+            raw = copy.deepcopy(hall.api.objects[PODS][f"{SYSTEM}/{first}"])
+            hall.breaks(first, "ErrImagePull")
+            raw["metadata"] |= {"name": "last", "deletionTimestamp": utc(hall.now)}
+            hall.api.put(PODS, raw)
+            await hall.settle()
+            await hall.advance(1)
+            assert hall.works() == ["last"], "it has its grace period"
+            hall.api.drop(PODS, f"{SYSTEM}/last")
+            await hall.settle()
+            (second,) = hall.works()
+            assert second not in {first, "last"}
+
+
+async def burning_in(hall: Hall, **burn_in: Any) -> None:
+    asked = {"template": TEMPLATE, "timeout": "10m", **burn_in}
+    pool(hall, qualification={"soak": "1s", "burnIn": asked})
+    hall.node(BLADE)
+    await hall.settle()
+    await clean(hall)
+    await wait(hall, 2)
 
 
 class TestUnderWork:

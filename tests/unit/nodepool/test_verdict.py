@@ -132,6 +132,15 @@ def rule(severity: str, **more: Any) -> dict[str, Any]:
             id="no driver",
         ),
         pytest.param(
+            {"gpu": {"count": 8, "product": "NVIDIA-H200", "memory": "140Gi"}},
+            report(
+                fault("nvml-unknown", "Unknown", action="None", check="nvml", gpu=3),
+                gpus=having(3, product=None, memory=None),
+            ),
+            ("Unknown", "None", "nvml-unknown"),
+            id="a GPU that tells nothing is no wrong delivery",
+        ),
+        pytest.param(
             {},
             report(fault(), gpus=GPUS[:7]),
             ("Fatal", "Inspect", "xid-79"),

@@ -9,7 +9,9 @@
     life       where that is on a blade's way from delivery to RMA; around: what it depends on
     qualify    soak, burnIn, collective; repair: reset, reboot, RMA
     works      what a test's or repair's pod is; workshell: makes and takes away such pods
+    refusals   those of them that the API server takes none of: who is told, when to try again
     groups     blades tested together; bisect: which groups to run next; breaks: without a verdict
+    alone      a blade that there is nobody to be tested with
     drain      evicts at last those whose controllers read no Blade
     history    28 days of incidents: flapping, lemons, failure rate; spares: how many those ask for
     breaker    stops quarantines when too many blades fail at once

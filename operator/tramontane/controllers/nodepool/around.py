@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tramontane.api.blade import Release
+from tramontane.api.blade import Action, Release
 from tramontane.controllers.nodepool.works import Want, WorkPod
 
 _MOST_NAMED = 5
@@ -47,6 +47,7 @@ class Around:
         boot_id: of the report; empty where it has none.
         node_boot_id: as the Node's kubelet has it; empty where it does not say.
         resets: GPUs whose faults ask for a reset now; None among them: one of the whole blade.
+        owed: the strongest of Reset and Reboot that the report's faults ask for; else None.
         born_at: when its Node was created.
         busy: a gang has a seat on it, or a pod uses it; `users`: which, `namespace/name`.
         strangers: those pods whose controllers read no Blade: nobody else makes them leave.
@@ -62,6 +63,7 @@ class Around:
     boot_id: str = ""
     node_boot_id: str = ""
     resets: frozenset[int | None] = frozenset()
+    owed: Action = Action.NONE
     born_at: float = 0.0
     reported: bool = False
     unknown_after_s: float = 90.0

@@ -11,17 +11,17 @@ What the tests say of a blade, from the first row that holds:
 | in a group that passed                                         | cleared               |
 | in a group that failed, all others of which are cleared, or    |                       |
 | have passed since                                              | condemned             |
-| in two that failed, all others of which are cleared or have a  |                       |
-| good name, in each another one                                 | condemned             |
 | in a group that failed, and no condemned blade, no smaller set |                       |
 | of suspects and no blade that is gone explains that            | suspect, in that set  |
 | the same, but it has a good name                               | doubted               |
 | has a good name                                                | cleared               |
 | anything else                                                  | not tested            |
 
-A good name has a blade that passed once and works since. It is no proof: a blade that went bad
-meanwhile must not condemn good ones one after the other. A doubted one vouches for nobody until a
-test explains its failure.
+A good name has a blade that passed once and works since. It is no proof: neither a blade that went
+bad meanwhile nor a checker that fails everybody must condemn good ones one after the other. So one
+who has it is a partner, and doubted where its group fails; then it vouches for nobody until a test
+explains that. Two doubted ones who pass together explain it: where no test passes, nobody is
+condemned.
 
 A group that failed though all of it is cleared contradicts itself (a fault that comes and goes,
 or one between blades): it condemns nobody and is returned for people to look at.
@@ -30,21 +30,22 @@ What is run next, all at the same time, each blade in one group at most:
 
 | blades                                     | run                                           |
 |--------------------------------------------|-----------------------------------------------|
-| a set of suspects, a partner for each      | each with a cleared blade: decides all   |
+| a set of suspects, a partner for each      | each with a cleared blade: decides all, where |
+|                                            | that is more than a good name                 |
 | a set of suspects, fewer partners          | its two halves; one that is alone gets a      |
 |                                            | partner, or is left                           |
 | not tested                                 | groups of `group_size`, of even sizes         |
 | left, while nobody is free to be a partner | pairs that have not met yet, doubted ones too:|
 |                                            | one that passes clears two, who are partners  |
 
-With 128 blades in groups of 16 and up to 3 bad ones that is 2 rounds; with partners that have only
-a good name it is 3 where two bad ones were in one group. Two blades of which one is bad cannot be
-told apart without a third: they are `undecided`, as is a hall where no pair passes.
+With 128 blades in groups of 16 and up to 3 bad ones that is 2 rounds. With partners that have only
+a good name it is 3: a bad blade fails with two of them, who then pass together. Two blades of which
+one is bad cannot be told apart without a third: they are `undecided`, as is a hall where no pair
+passes.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 MIN_GROUP = 2
 # Blades that failed with so many different partners, none of them cleared, wait for a person:
@@ -142,7 +143,6 @@ def _read(members: Sequence[str], tests: Sequence[GroupTest], named: frozenset[s
     )
     left = tuple(dict.fromkeys(rest for _, rest in failed))
     condemned = frozenset[str]().union(*(rest for rest in left if len(rest) == 1))
-    condemned |= _by_names(left, named)
     # A blade that is no member any more may have been the bad one, so its group says nothing.
     unexplained = [
         rest
@@ -160,20 +160,6 @@ def _read(members: Sequence[str], tests: Sequence[GroupTest], named: frozenset[s
         doubted=doubted,
         suspects=tuple(_smallest(ordered)),
         contradicted=tuple(dict.fromkeys(group for group, rest in failed if not rest)),
-    )
-
-
-def _by_names(left: Iterable[frozenset[str]], named: frozenset[str]) -> frozenset[str]:
-    """Return who failed with two blades, or sets of them, that have nothing but a good name."""
-    seen: dict[str, list[frozenset[str]]] = {}
-    for rest in left:
-        if len(rest - named) == 1:
-            (name,) = rest - named
-            seen.setdefault(name, []).append(rest & named)
-    return frozenset(
-        name
-        for name, vouchers in seen.items()
-        if any(one.isdisjoint(other) for one, other in combinations(vouchers, 2))
     )
 
 

@@ -119,7 +119,8 @@ def reset_by(image: str, pull_secrets: Sequence[str] = ()) -> Raw:
         "name": "reset",
         "image": image,
         "command": ["nsenter", "--target", "1", "--mount", "--", "sh", "-c", command],
-        "securityContext": {"privileged": True},
+        # Our image's user is not root, and even privileged it would have no capability in effect.
+        "securityContext": {"privileged": True, "runAsUser": 0},
     }
     secrets = [{"name": name} for name in pull_secrets]
     return {"spec": {"hostPID": True, "containers": [container], "imagePullSecrets": secrets}}

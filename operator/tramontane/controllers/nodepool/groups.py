@@ -3,8 +3,10 @@
 The store is the API: each blade keeps the results of the groups in which it ran
 (Blade.status.qualification.results, with the group's name), and a group that runs is its pods.
 A group's name tells how many it had, so that a test of which a member has begun anew, or has
-gone, is known to be incomplete and counts no more. What is left goes to the bisection
-(bisect.py), which follows from the tests alone: a new operator goes on where the last one was.
+gone, is known to be incomplete and counts no more. It follows from what the members remember, so
+that the next test of the same ones has a name that is in no record yet. What is left goes to the
+bisection (bisect.py), which follows from the tests alone: a new operator goes on where the last
+one was.
 
 Healthy blades that nobody uses are partners of those who wait. What they passed was long ago, and
 is a good name, not a proof; what they fail counts until they pass again:
@@ -22,11 +24,13 @@ is a good name, not a proof; what they fail counts until they pass again:
 | one exited 1 or is slow                | failed: at least one of its blades is bad         |
 | one broke, never began or is missing   | broken: nothing is learned, the others may wait   |
 |                                        | for it until they are out of time                 |
-| some are out of time                   | failed, as above                                  |
+| all exited 0, none says the bandwidth  | broken: nothing was measured                      |
+| some are out of time                   | as works.py has it: broken where it is our check, |
+|                                        | else failed                                       |
 
 A group that broke is tried again, with pauses that grow. One blade whose ports reach nobody breaks
 every group that it is in, so a group that broke three times is split (breaks.py). What no further
-group can decide is said to people (`Round.trouble`).
+group can decide is said to people (`Round.trouble`), and early that no group passes at all.
 """
 
 import hashlib
@@ -36,7 +40,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from tramontane.api import clock
-from tramontane.api.blade import Blade, BladeState, Severity, StepResult
+from tramontane.api.blade import Blade, BladeState, Severity
 from tramontane.controllers.nodepool import bisect, breaks, qualify
 from tramontane.controllers.nodepool.around import Collective, GroupResult
 from tramontane.controllers.nodepool.breaks import Break, Members
@@ -50,6 +54,8 @@ _WAIT_FOR_OTHERS_S = 60.0
 _GROUP_IS_MADE_S = 15.0
 _MOST_PARTNERS = 64
 _MOST_NAMED = 16
+# One bad blade makes two pairs fail, and the third passes, which is without it.
+_MANY_FAILED = 3
 _NONE: Mapping[Members, Break] = MappingProxyType({})
 _EVIDENCE = "slow or failed in a group of which all others are known to be good"
 _ON_WAY = frozenset({BladeState.QUALIFYING, BladeState.REQUALIFYING})
@@ -85,6 +91,7 @@ class Round:
     Attributes:
         start: groups to start now, by name.
         finished: groups that have ended, with what they showed; None: nothing.
+        broke: why those showed nothing.
         blades: what each blade is to be told.
         trouble: what people must be told: no test will decide it.
     """
@@ -93,6 +100,7 @@ class Round:
     finished: Mapping[str, GroupResult | None]
     blades: Mapping[str, Collective]
     trouble: tuple[str, ...] = ()
+    broke: Mapping[str, str] = field(default_factory=dict)
 
 
 def candidate(blade: Blade, *, busy: bool) -> Candidate:
@@ -114,19 +122,8 @@ def candidate(blade: Blade, *, busy: bool) -> Candidate:
         named=named,
         idle=named and not busy,
         results={one.group: one.passed for one in results if one.group},
-        failed=_failed_since(results),
+        failed=frozenset(one.group for one in qualify.doubts(results) if one.group),
     )
-
-
-def _failed_since(results: Sequence[StepResult]) -> frozenset[str]:
-    """Return the groups that failed after the last time that the step was passed."""
-    failed: set[str] = set()
-    for one in results:
-        if one.step == COLLECTIVE and one.passed:
-            failed.clear()
-        elif one.group:
-            failed.add(one.group)
-    return frozenset(failed)
 
 
 def play(
@@ -143,10 +140,15 @@ def play(
         for group, members in running.items()
         if _has_ended(members, test, now)
     }
+    broke = {
+        group: _why_broken(running[group], test, now)
+        for group, result in finished.items()
+        if result is None
+    }
     in_group = {pod.blade: group for group, members in running.items() for pod in members}
     waiting = tuple(one for one in candidates if one.waits)
     if not waiting and not any(one.idle and one.failed for one in candidates):
-        return Round({}, finished, _told({}, in_group, finished, {}))
+        return Round({}, finished, _told({}, in_group, finished, {}), broke=broke)
     tests = _tests(candidates)
     names = tuple(one.name for one in waiting)
     partners = _partners(candidates, in_group)
@@ -158,7 +160,12 @@ def play(
     paused = {members for members in asked if _is_paused(members, broken)}
     start = {}
     if waiting and not running and _is_time(candidates, waiting, test, now):
-        start = {_name(members, tests): members for members in asked if members not in paused}
+        known = {one.name: one for one in candidates}
+        start = {
+            _name([known[name] for name in members]): members
+            for members in asked
+            if members not in paused
+        }
     condemned = planned.condemned.intersection(partners)
     told = _told(good, in_group, finished, start, (*names, *condemned))
     for members in paused:
@@ -166,7 +173,10 @@ def play(
         for name in members:
             if name in told and not told[name].group:
                 told[name] = replace(told[name], waits_for=f"another try: its group {why}")
-    return Round(start, finished, told, _trouble(planned, candidates, asked, broken))
+    if running:  # who is in them is not planned with, and what they show may decide it
+        planned, tests = replace(planned, undecided=frozenset()), ()
+    trouble = tuple(_trouble(planned, candidates, tests, asked, broken))
+    return Round(start, finished, told, trouble, broke)
 
 
 def _is_paused(members: Sequence[str], broken: Mapping[Members, Break]) -> bool:
@@ -177,24 +187,28 @@ def _is_paused(members: Sequence[str], broken: Mapping[Members, Break]) -> bool:
 def _trouble(
     planned: bisect.Plan,
     candidates: Iterable[Candidate],
+    tests: Sequence[bisect.GroupTest],
     asked: Iterable[Sequence[str]],
     broken: Mapping[Members, Break],
-) -> tuple[str, ...]:
-    """Return what no group to come decides, and why."""
+) -> Iterator[str]:
+    """Yield what no group to come decides, and why; the same text each time."""
+    if len(tests) >= _MANY_FAILED and not any(test.passed or test.since for test in tests):
+        yield (
+            f"collective: {_MANY_FAILED} groups and more have failed, and none has passed; look at "
+            "minBandwidth and at the template's image and network first. The tests go on"
+        )
     failed = {one.name for one in candidates if not all(one.results.values())}
-    unclear = sorted(planned.undecided & failed)
-    said = []
-    if unclear:
-        said.append(
+    if unclear := planned.undecided & failed:
+        yield (
             f"collective: no test can tell which of {_named(unclear)} are bad: no group of theirs "
             "passed; free a good blade of the pool to test them with, or look at them"
         )
-    said += [
-        f"collective: {_named(group)} failed together, and each of them passed with others; look "
-        "at what is between them (switch, cables), and for a fault that comes and goes"
-        for group in planned.contradicted
-    ]
-    return (*said, *breaks.trouble(asked, broken, planned.cleared))
+    for group in planned.contradicted:
+        yield (
+            f"collective: {_named(group)} failed together, and each of them passed with others; "
+            "look at what is between them (switch, cables), and for a fault that comes and goes"
+        )
+    yield from breaks.trouble(asked, broken, planned.cleared)
 
 
 def _named(names: Iterable[str]) -> str:
@@ -244,7 +258,7 @@ def _has_ended(pods: Sequence[WorkPod], test: Test, now: float) -> bool:
 
 def _result(group: str, pods: Sequence[WorkPod], test: Test, now: float) -> GroupResult | None:
     """Return what a group that has ended showed; None where its checker broke."""
-    slowest = min((pod.value for pod in pods if pod.value is not None), default=None)
+    slowest = _slowest(pods)
     if not _is_whole(pods):
         return None
     if slowest is not None and slowest < test.min_bandwidth:
@@ -258,7 +272,29 @@ def _result(group: str, pods: Sequence[WorkPod], test: Test, now: float) -> Grou
         bad = failed or next(pod for pod in pods if pod.outcome is Outcome.RUNNING)
         text = bad.evidence if failed is not None else "no end in time"
         return GroupResult(group, passed=False, value=slowest, evidence=f"{bad.blade}: {text}")
+    if slowest is None and test.min_bandwidth > 0:
+        return None
     return GroupResult(group, passed=True, value=slowest)
+
+
+def _slowest(pods: Iterable[WorkPod]) -> float | None:
+    """Return the bandwidth of the group; one of its ranks is enough to say it."""
+    told = (pod.value for pod in pods if pod.outcome is not Outcome.BROKEN)
+    return min((value for value in told if value is not None), default=None)
+
+
+def _why_broken(pods: Sequence[WorkPod], test: Test, now: float) -> str:
+    """Return why a group showed nothing, for people."""
+    if not _is_whole(pods):
+        return "a pod is missing"
+    late = [pod for pod in pods if pod.outcome is Outcome.RUNNING]
+    for pod in (*(pod for pod in pods if pod.outcome is Outcome.BROKEN), *late):
+        if pod.outcome_at(now, test.timeout_s) is Outcome.BROKEN:
+            return f"{pod.blade}: {qualify.why_broken(pod, test)}"
+    return (
+        "all exited with 0 and none says the bandwidth: the last line of one must be "
+        '{"value": 341.5}, in GB/s'
+    )
 
 
 def _tests(candidates: Iterable[Candidate]) -> tuple[bisect.GroupTest, ...]:
@@ -301,10 +337,13 @@ def _is_time(
     return now - min(one.since for one in waiting) > _WAIT_FOR_OTHERS_S
 
 
-def _name(members: Sequence[str], tests: Sequence[bisect.GroupTest]) -> str:
-    """Return a group's name: the same members after the same tests are the same group."""
-    text = f"{sorted(members)} {len(tests)}"
-    return f"{hashlib.sha256(text.encode()).hexdigest()[:8]}-{len(members)}"
+def _name(members: Iterable[Candidate]) -> str:
+    """Return a group's name: the same members who remember the same are the same group.
+
+    What they have in their records goes in, so it cannot be a name that one of them has there.
+    """
+    known = sorted((one.name, one.since, sorted(one.results)) for one in members)
+    return f"{hashlib.sha256(str(known).encode()).hexdigest()[:8]}-{len(known)}"
 
 
 def _size(group: str) -> int:

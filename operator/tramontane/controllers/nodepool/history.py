@@ -26,7 +26,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tramontane.api import clock
-from tramontane.api.blade import Action, BladeState, BladeStatus, History, Incident
+from tramontane.api.blade import (
+    Action,
+    BladeQualification,
+    BladeState,
+    BladeStatus,
+    History,
+    Incident,
+)
 
 # Code of the incident of a node that was lost under work.
 NODE_LOST = "node-lost"
@@ -127,7 +134,10 @@ def is_lemon(history: History | None, threshold: float = LEMON_SCORE) -> bool:
 
 
 def is_quarantine(one: Incident) -> bool:
-    """Return whether a fault took the blade out. Not so the memory that was made up anew."""
+    """Return whether a fault took the blade out, or kept it out when another was repaired.
+
+    Not so the memory that was made up anew.
+    """
     return bool(one.code) and one.to is BladeState.QUARANTINED and one.from_ is not one.to
 
 
@@ -142,6 +152,20 @@ def takes_capacity(before: BladeState | None) -> bool:
     It does not where the blade has not passed its qualification yet, or is out already.
     """
     return before not in _NEW and before not in _OUT_ALREADY
+
+
+def has_worked(asked: BladeQualification | None, incidents: Iterable[Incident]) -> bool:
+    """Return whether the blade has ever been capacity, as far as its status remembers.
+
+    | qualification        | an incident that began while it worked | answer |
+    |----------------------|----------------------------------------|--------|
+    | none, or passed      | any                                    | True   |
+    | has steps to pass    | yes: it requalifies                    | True   |
+    | has steps to pass    | no: it is new                          | False  |
+    """
+    if asked is None or asked.step is None:
+        return True
+    return any(takes_capacity(one.from_) for one in incidents)
 
 
 def is_flapping(incidents: Iterable[Incident], now: float) -> bool:
@@ -181,7 +205,11 @@ def left_at(status: BladeStatus) -> float | None:
     """
     if status.state not in _OUT_ALREADY:
         return None
-    taken = (one for one in reversed(status.incidents) if one.to in _OUT_ALREADY)
+    taken = (
+        one
+        for one in reversed(status.incidents)
+        if one.to in _OUT_ALREADY and one.from_ not in _OUT_ALREADY
+    )
     last = next(taken, None)
     worked = last is not None and takes_capacity(last.from_)
     return clock.parse(last.at) if last is not None and worked and last.at else None
@@ -192,21 +220,27 @@ def passed_first_try(status: BladeStatus) -> bool | None:
 
     | record                                               | answer                            |
     |------------------------------------------------------|-----------------------------------|
-    | quarantined before it worked, or a step that failed  | False                             |
+    | quarantined before it worked                         | False                             |
+    | an incident that began while it worked               | True                              |
+    | a step that failed                                   | False                             |
     | Delivered, Qualifying, not seen yet                  | None                              |
     | Unknown, Lost                                        | True if all steps passed, or None |
     | any other state                                      | True                              |
 
-    A blade that fails later in its life passed all the same.
+    Rows are tried from the top: a blade that fails later in its life passed all the same.
     """
     asked = status.qualification
     first: dict[str, bool] = {}
     for result in asked.results if asked is not None else ():
         if not result.group:  # a group that failed says nothing of one of its blades
             first.setdefault(result.step, result.passed)
-    early = _NEW | {BladeState.UNKNOWN}
-    found = any(is_quarantine(one) and one.from_ in early for one in status.incidents)
-    if found or not all(first.values()):
+    # Where a pool has no steps, nothing tells a blade that is new from one that is silent.
+    early = _NEW if asked is not None else _NEW | {BladeState.UNKNOWN}
+    if any(is_quarantine(one) and one.from_ in early for one in status.incidents):
+        return False
+    if any(takes_capacity(one.from_) for one in status.incidents):
+        return True
+    if not all(first.values()):
         return False
     if status.state in _NEW:
         return None

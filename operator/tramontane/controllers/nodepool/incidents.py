@@ -12,6 +12,7 @@ cleared before its incident is closed. So it is kept in the API, not in a proces
 | and milder than this one                     |                                                 |
 | the same, as bad as this one                 | the open one asks for the stronger action       |
 | the same, one open, a person released since  | that one `released by anna: new fan`; one more  |
+| another, the open one repaired and gone      | that one `reset, then xid-119`; one more        |
 | fault gone, window running                   | as it is, with the time at which that began     |
 | fault gone, blade now quarantined for it     | the open one goes to Quarantined                |
 | fault gone, window over, blade works again   | outcome `clean for 10m`, `reboot, back in 14m`  |
@@ -22,6 +23,10 @@ cleared before its incident is closed. So it is kept in the API, not in a proces
 | Lost, and work is on it                      | one more, `node-lost`                           |
 | not Lost any more                            | outcome of that one `back in 14m`               |
 | blade unreachable, or no report              | otherwise as it is                              |
+
+A fault that takes a blade out takes it to Quarantined, whatever follows from that at once. What
+happens in a silence is `from` where the blade was on its way: Qualifying, Requalifying, Repairing.
+Only of one that worked until then it is from Unknown or Lost.
 
 A node that is lost is no fault that must clear: its incident counts, and is no memory. At most 20
 incidents are kept. The newest are last.
@@ -35,6 +40,7 @@ from tramontane.api import clock
 from tramontane.api.blade import (
     MAX_INCIDENTS,
     Action,
+    BladeQualification,
     BladeRepair,
     BladeState,
     Incident,
@@ -42,7 +48,7 @@ from tramontane.api.blade import (
     Severity,
 )
 from tramontane.api.quantity import format_duration
-from tramontane.controllers.nodepool.history import NODE_LOST
+from tramontane.controllers.nodepool.history import NODE_LOST, has_worked
 from tramontane.controllers.nodepool.state import Decision, Signs, severity_of
 from tramontane.controllers.nodepool.verdict import milder, stronger
 
@@ -59,6 +65,7 @@ class Context:
         release: the release that is in force, or None.
         clear_after: the pool's `health.clearAfter`, for the outcome.
         repair: what was done about it, or None.
+        qualification: how far that had come until now, or None.
     """
 
     before: BladeState | None
@@ -66,6 +73,7 @@ class Context:
     release: Release | None
     clear_after_s: float
     repair: BladeRepair | None = None
+    qualification: BladeQualification | None = None
 
 
 def open_fault(record: Record) -> Incident | None:
@@ -89,6 +97,11 @@ def lost_memory(code: str, now: float) -> Incident:
     )
 
 
+def superseded(record: Record, fault: Incident, repair: BladeRepair, code: str) -> Record:
+    """Return the record where the open fault was repaired, and another one follows it."""
+    return _replaced(record, fault, {"outcome": f"{_done(repair)}, then {code}"})
+
+
 def follow(record: Record, signs: Signs, decision: Decision, context: Context) -> Record:
     """Return the record after a decision. The same decision again gives the same record."""
     record = _holds(record, signs, decision, context)
@@ -110,8 +123,8 @@ def follow(record: Record, signs: Signs, decision: Decision, context: Context) -
             at=clock.utc(signs.now),
             code=finding.code,
             gpu=finding.gpu,
-            from_=context.before,
-            to=decision.state,
+            from_=_begun_in(record, context),
+            to=_taken_to(decision),
             severity=finding.severity,
             action=finding.action,
             jobs=context.jobs,
@@ -122,7 +135,7 @@ def follow(record: Record, signs: Signs, decision: Decision, context: Context) -
     if current.to is BladeState.QUARANTINED:
         return record
     known = severity_of(current)
-    update: dict[str, object] = {"to": decision.state} if decision.by_fault else {}
+    update: dict[str, object] = {"to": _taken_to(decision)} if decision.by_fault else {}
     if milder(known, finding.severity) or (decision.by_fault and finding.severity is known):
         update |= {
             "code": finding.code,
@@ -142,7 +155,22 @@ def _gone(
     if not decision.clearing:
         return _replaced(record, fault, {"outcome": _outcome(fault, context, signs.now)})
     taken = decision.by_fault and fault.to is not BladeState.QUARANTINED
-    return _replaced(record, fault, {"to": decision.state}) if taken else record
+    return _replaced(record, fault, {"to": _taken_to(decision)}) if taken else record
+
+
+def _taken_to(decision: Decision) -> BladeState:
+    return BladeState.QUARANTINED if decision.by_fault else decision.state
+
+
+def _begun_in(record: Record, context: Context) -> BladeState | None:
+    """Return the state in which a fault found the blade; of a silent one, where it was before."""
+    if context.before not in {BladeState.UNKNOWN, BladeState.LOST}:
+        return context.before
+    if context.repair is not None:
+        return BladeState.REPAIRING
+    if (asked := context.qualification) is None or asked.step is None:
+        return context.before
+    return BladeState.REQUALIFYING if has_worked(asked, record) else BladeState.QUALIFYING
 
 
 def _timed(record: Record, signs: Signs, decision: Decision) -> Record:
@@ -176,7 +204,7 @@ def _holds(record: Record, signs: Signs, decision: Decision, context: Context) -
     if signs.hold is not None and held is None and decision.state is BladeState.QUARANTINED:
         opened = Incident(
             at=clock.utc(signs.now),
-            from_=context.before,
+            from_=_begun_in(record, context),
             to=decision.state,
             jobs=context.jobs,
         )
@@ -194,7 +222,7 @@ def _losses(record: Record, signs: Signs, decision: Decision, context: Context) 
         opened = Incident(
             at=clock.utc(signs.now),
             code=NODE_LOST,
-            from_=context.before,
+            from_=_begun_in(record, context),
             to=decision.state,
             jobs=context.jobs,
         )
@@ -216,10 +244,13 @@ def _outcome(fault: Incident, context: Context, now: float) -> str:
         return f"released by {release.by}: {release.reason}"[:1024]
     repair = context.repair
     if repair is not None and repair.attempts and fault.at:
-        word = repair.doing.value.lower()
-        times = f" x{repair.attempts}" if repair.attempts > 1 else ""
-        return f"{word}{times}, back in {format_duration(now - clock.parse(fault.at))}"
+        return f"{_done(repair)}, back in {format_duration(now - clock.parse(fault.at))}"
     return f"clean for {format_duration(context.clear_after_s)}"
+
+
+def _done(repair: BladeRepair) -> str:
+    times = f" x{repair.attempts}" if repair.attempts > 1 else ""
+    return f"{repair.doing.value.lower()}{times}"
 
 
 def _detected_after(signs: Signs) -> str | None:

@@ -1,12 +1,12 @@
 """Compare what a report shows of a blade with what its pool says, and with the pool's others.
 
-What the report does not show (no `nvlinks`, no `network`) is not known, and not known is no
-mismatch. What a fault of the agent explains is not said twice: a GPU that fell off the bus is a
-reboot, not a wrong delivery. Ports may flap and train again, so they are Degraded: the blade takes
-nothing new, and is out when that lasts (`clearAfter`).
+What the report does not show (no `nvlinks`, no `network`, a GPU of which NVML tells nothing) is not
+known, and not known is no mismatch. What a fault of the agent explains is not said twice: a GPU
+that fell off the bus is a reboot, not a wrong delivery. Ports may flap and train again, so they are
+Degraded: the blade takes nothing new, and is out when that lasts (`clearAfter`).
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from tramontane.api.blade import Fault, GpuInventory, Report
 from tramontane.api.quantity import parse_quantity
@@ -14,22 +14,25 @@ from tramontane.controllers.nodepool.policy import Policy, as_product, as_versio
 
 # The agent's checks whose faults say why the inventory is short.
 COUNT_CHECK = "gpu-count"
+SESSION_CHECK = "nvml"
 NVLINK_CHECKS = frozenset({"nvlink-state", "gpu-lost"})
 NETWORK_PREFIX = "infiniband"
 
 
-def mismatches(report: Report, policy: Policy, faults: Iterable[Fault]) -> Iterator[str]:
+def mismatches(report: Report, policy: Policy, faults: Collection[Fault]) -> Iterator[str]:
     """Yield what of the blade itself is not what the pool says, each with both values."""
+    untold = {fault.gpu for fault in faults if fault.check == SESSION_CHECK}
     checks = {fault.check for fault in faults}
+    shown = [gpu for gpu in report.gpus if gpu.index not in untold]
     if len(report.gpus) != policy.gpus and COUNT_CHECK not in checks:
         yield f"must have {policy.gpus} GPUs (got {len(report.gpus)})"
     if policy.product is not None:
-        bad = [g for g in report.gpus if as_product(g.product or "") != policy.product]
+        bad = [g for g in shown if as_product(g.product or "") != policy.product]
         if bad:
             got = ", ".join(sorted({as_product(g.product or "") or "none" for g in bad}))
             yield f"{_named(bad)} must be {policy.product} (got {got})"
     if policy.memory_b is not None:
-        small = [g for g in report.gpus if parse_quantity(g.memory or 0) < policy.memory_b]
+        small = [g for g in shown if parse_quantity(g.memory or 0) < policy.memory_b]
         if small:
             got = ", ".join(sorted({g.memory or "none" for g in small}))
             yield f"{_named(small)} must have {policy.memory} of memory or more (got {got})"

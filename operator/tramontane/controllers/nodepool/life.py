@@ -6,7 +6,9 @@ is Blade.status: `qualification`, `repair`, `incidents`. Rows are tried from the
 | what state.py says            | memory                        | state                            |
 |-------------------------------|-------------------------------|----------------------------------|
 | no report yet                 | new, pool qualifies           | Delivered, until unknownAfter    |
-| Lost, Unknown, held           | any                           | as it says; memory is kept       |
+| Lost, Unknown                 | any                           | as it says; memory is kept       |
+| held                          | a repair has begun to be done | as it says; it ends, none follows|
+| held                          | any                           | as it says; memory is kept       |
 | any                           | in RMA                        | RMA, until a person releases it  |
 | any, in a pool that watches   | a repair runs                 | Repairing: it ends, none follows |
 | any, in a pool that watches   | another repair                | as it says; that one is forgotten|
@@ -25,11 +27,19 @@ is Blade.status: `qualification`, `repair`, `incidents`. Rows are tried from the
 In use is a blade with a seat of a gang or a pod on it. A repair that has begun is not stopped by
 that. A pool watches in mode DryRun or Off.
 
+The state is no memory, for Lost, Unknown and a hold take its place. What is out for a fault has a
+`repair`, until it works again. A qualification that a fault breaks off loses its `startedAt`: what
+was passed of it proves nothing, and after the repair comes another one. Of what is kept only a soak
+begins anew: a silence is not clean.
+
+When a repair is proven and its fault gone, another fault that comes has a repair and an incident
+of its own: no attempt was made on it yet.
+
 What a person's release, or the end of a hold, makes of the memory:
 
 | what it ends                                | in use, or `skipBurnIn` | else             |
 |---------------------------------------------|-------------------------|------------------|
-| an older repair, RMA, failed test           | works at once           | qualifies anew   |
+| an older repair, RMA, failed test or group  | works at once           | qualifies anew   |
 | a hold                                      | as it was               | qualifies anew   |
 
 What is still wrong stays wrong (verdict.py): a release is no repair.
@@ -52,7 +62,7 @@ from tramontane.api.names import Work
 from tramontane.api.reasons import BladeReason
 from tramontane.controllers.nodepool import history, incidents, qualify, repair
 from tramontane.controllers.nodepool.around import Around
-from tramontane.controllers.nodepool.care import BURN_IN, COLLECTIVE, Care
+from tramontane.controllers.nodepool.care import BURN_IN, COLLECTIVE, SOAK, Care
 from tramontane.controllers.nodepool.qualify import Way
 from tramontane.controllers.nodepool.state import Decision, Signs, severity_of
 from tramontane.controllers.nodepool.verdict import Finding, milder, worse
@@ -140,6 +150,26 @@ def released(memory: Memory, care: Care, release: Release | None, signs: Signs) 
     return replace(memory, qualification=fresh(care, signs.now) or memory.qualification)
 
 
+def superseded(memory: Memory, care: Care, signs: Signs) -> Memory:
+    """Return the memory where a fault is repaired and gone, and another one has come.
+
+    Only after repairs that were done: what comes and goes by itself is one fault until it clears.
+    """
+    known, found = memory.repair, signs.finding
+    last = incidents.open_fault(memory.incidents)
+    if known is None or last is None or not last.gone_since:
+        return memory
+    done = known.attempts and known.started_at is None
+    if not done or not repair.is_proven(known, signs.boot_id, care):
+        return memory
+    as_bad = found.severity is Severity.FATAL or found.severity is severity_of(last)
+    if not as_bad or (found.code, found.gpu) == (last.code, last.gpu):
+        return memory
+    record = incidents.superseded(memory.incidents, last, known, found.code)
+    anew = repair.of_another(known, found, signs.boot_id)
+    return replace(memory, repair=anew, incidents=record)
+
+
 def _begun(memory: Memory, release: Release) -> float | None:
     """Return when what the release may end has begun; None where there is nothing."""
     asked = memory.qualification
@@ -147,6 +177,8 @@ def _begun(memory: Memory, release: Release) -> float | None:
     times = [memory.repair.since if memory.repair else None, failed.at if failed else None]
     if release.skip_burn_in and asked is not None and asked.step is not None:
         times.append(asked.started_at)
+    elif doubts := qualify.doubts(asked.results if asked is not None else ()):
+        times.append(doubts[-1].at)
     known = [clock.parse(time) for time in times if time]
     return max(known, default=None)
 
@@ -168,7 +200,7 @@ def own_finding(memory: Memory, release: Release | None, now: float) -> Finding 
             _CODES[step],
             first_seen=clock.parse(failed.at) if failed.at else None,
         )
-    if memory.state not in OUT:
+    if memory.state not in OUT and memory.repair is None:
         return None
     since = clock.parse(release.at) if release is not None and release.at else 0.0
     record = tuple(one for one in memory.incidents if one.at and clock.parse(one.at) > since)
@@ -192,24 +224,49 @@ def both(seen: Finding, own: Finding) -> Finding:
 
 def live(around: Around, memory: Memory, care: Care, decision: Decision) -> Life:
     """Return the state of the module's table, the memory after it, and the work pod wanted."""
-    keep = Life(decision, memory.qualification, memory.repair, keep=True)
+    keep = _kept(memory, decision)
     given_up = memory.repair is not None and memory.repair.action is Action.REPLACE
     if around.watches and memory.state in _NOT_YET_RMA:
         given_up = False
     if decision.reason is BladeReason.HELD_BY_PERSON:
-        return replace(keep, keep=False)
+        return _held(around, keep)
     if decision.state is BladeState.LOST:
         return keep
     if decision.state is BladeState.UNKNOWN and not (given_up and around.reported):
         return _delivered(around, memory, keep)
     if given_up or (decision.by_fault and decision.state is BladeState.QUARANTINED):
-        return _out(around, memory, care, decision)
+        return _out(around, _broken_off(memory), care, decision)
     if around.watches and memory.repair is not None:
         running = repair.end(around, memory.repair, decision)
         if running is not None:
             return Life(running.decision, memory.qualification, running.repair, running.want)
         memory = replace(memory, repair=None)
     return _works(around, memory, care, decision)
+
+
+def _kept(memory: Memory, decision: Decision) -> Life:
+    """What was under way waits."""
+    asked = memory.qualification
+    if asked is not None and asked.step == SOAK:
+        asked = asked.model_copy(update={"step_since": None})
+    return Life(decision, asked, memory.repair, keep=True)
+
+
+def _held(around: Around, keep: Life) -> Life:
+    """A person wants it out: nothing begins. A GPU whose reset is cut short may hang for good."""
+    known = repair.looked(around, keep.repair) if keep.repair is not None else None
+    if known is None or not repair.has_begun(around, known):
+        return replace(keep, repair=known, keep=False)
+    text = f"{keep.decision.message}; the {known.doing.value.lower()} that runs will end first"
+    return replace(keep, repair=known, decision=replace(keep.decision, message=text))
+
+
+def _broken_off(memory: Memory) -> Memory:
+    """A fault takes the blade out, maybe while it qualifies."""
+    asked = memory.qualification
+    if asked is None or asked.step is None:
+        return memory
+    return replace(memory, qualification=asked.model_copy(update={"started_at": None}))
 
 
 def _delivered(around: Around, memory: Memory, keep: Life) -> Life:
@@ -283,12 +340,13 @@ def _works(around: Around, memory: Memory, care: Care, decision: Decision) -> Li
     if known is not None:
         known = repair.looked(around, known)
         if not repair.is_proven(known, around.boot_id, care):
+            memory = _broken_off(memory)
             gone = replace(decision, clearing=True)
             if around.busy and known.started_at is None:
                 return _draining(around, memory, known, care, gone)
             step = repair.advance(around, known, care, gone)
-            return Life(step.decision, asked, step.repair, step.want)
-        if memory.state in OUT:
+            return Life(step.decision, memory.qualification, step.repair, step.want)
+        if asked is None or asked.step is None or asked.started_at is None:
             asked = fresh(care, around.now)
     if asked is not None and asked.step is not None:
         again = known is not None or any(one.to in OUT for one in memory.incidents)

@@ -5,6 +5,8 @@
 | none              | yes  | any              | delete the Blade, clear labels, taint, condition  |
 | a pool            | yes  | none             | make it, mark the Node, status Unknown            |
 | a pool            | yes  | of another pool  | delete it; its deletion brings us back here       |
+| another, or none  | yes  | held, or in RMA  | its own pool's, as in the row below, until a      |
+|                   |      |                  | person releases it; the message says so           |
 | a pool            | yes  | its own          | what state.py says, and life.py on top of it      |
 | none              | no   | named by a gang  | Lost, kept until the scheduler has moved the seat |
 | none              | no   | held, or in RMA  | kept as it is until a person releases it          |
@@ -43,6 +45,7 @@ from tramontane.controllers.nodepool import (
     verdict,
 )
 from tramontane.controllers.nodepool.life import Life
+from tramontane.controllers.nodepool.owners import Claim
 from tramontane.controllers.nodepool.policy import Policy
 from tramontane.controllers.nodepool.sight import (
     ANNOTATION_TRANCHE_COPIED,
@@ -50,6 +53,7 @@ from tramontane.controllers.nodepool.sight import (
     annotations_of,
     around_of,
     is_kept,
+    ours_among,
     signs_of,
 )
 from tramontane.controllers.nodepool.state import (
@@ -72,7 +76,15 @@ _EVENT_ACTIONS = {
     BladeState.REQUALIFYING: "Qualify",
 }
 
-_CALLS = (repair.FOR_A_PERSON, repair.MUST_LOOK, qualify.SAYS_NOTHING, life.NEVER_SPOKE)
+#: In the message of a blade whose Node is another pool's by now, or nobody's.
+MOVES_LATER = "when it is released"
+_CALLS = (
+    repair.FOR_A_PERSON,
+    repair.MUST_LOOK,
+    qualify.SAYS_NOTHING,
+    life.NEVER_SPOKE,
+    MOVES_LATER,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +204,7 @@ def _keep(sight: Sight, policy: Policy, rule: Callable[[Decision], Ruling]) -> P
     release = signs.release
     memory = life.begin(_memory(sight, old), policy.care, sight.now)
     memory = life.released(memory, policy.care, release, signs)
+    memory = life.superseded(memory, policy.care, signs)
     own = life.own_finding(memory, release, sight.now)
     own = verdict.ruled(own, policy.rules) if own is not None else None
     if own is not None and signs.reported:
@@ -205,6 +218,8 @@ def _keep(sight: Sight, policy: Policy, rule: Callable[[Decision], Ruling]) -> P
             decision = decide(signs, prior, policy, ruling)
     # 3. Where that is on the blade's way, and which test or repair it needs there.
     lived = life.live(around_of(sight, policy, signs), memory, policy.care, decision)
+    if sight.kept_from is not None:
+        lived = replace(lived, decision=_kept(lived.decision, sight.kept_from))
     decision = lived.decision
     # 4. What follows for Node and Blade.
     status = _status(sight, policy, signs, lived, memory.incidents)
@@ -227,6 +242,13 @@ def _keep(sight: Sight, policy: Policy, rule: Callable[[Decision], Ruling]) -> P
         reported=signs.reported,
         note=_note(old, decision),
     )
+
+
+def _kept(decision: Decision, claim: Claim) -> Decision:
+    """Say of a blade that is held, or in RMA, that its Node is not its pool's any more."""
+    where = f"pool {claim.owner} and moves there" if claim.owner else "no pool and is left alone"
+    why = f"its Node matches {where} {MOVES_LATER}"
+    return replace(decision, message="; ".join(filter(None, (decision.message, why))))
 
 
 def _memory(sight: Sight, old: BladeStatus) -> life.Memory:
@@ -252,12 +274,8 @@ def _blade(
         meta = blade.metadata
         same = (
             meta.labels.get(LABEL_POOL) == policy.pool
-            and annotations.items() <= meta.annotations.items()
+            and annotations == ours_among(meta.annotations)
             and any(owner.uid == policy.uid for owner in meta.owner_references)
-            and (
-                ANNOTATION_TRANCHE_COPIED in annotations
-                or ANNOTATION_TRANCHE_COPIED not in meta.annotations
-            )
         )
         if same:
             return None
@@ -305,6 +323,7 @@ def _status(
         jobs=sight.gangs,
         release=signs.release,
         clear_after_s=policy.clear_after_s,
+        qualification=old.qualification,
         repair=blade.status.repair if blade is not None else None,
     )
     followed = incidents.follow(record, signs, decision, context)

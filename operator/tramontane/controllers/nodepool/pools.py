@@ -9,7 +9,7 @@ from collections.abc import Callable
 from tramontane.api import clock as api_clock
 from tramontane.api.names import API_VERSION, LABEL_JOB, MANAGER_OPERATOR
 from tramontane.api.nodepool import BreakerState, BreakerStatus, NodePool, NodePoolStatus
-from tramontane.api.reasons import BladeReason
+from tramontane.api.reasons import BladeReason, PendingReason
 from tramontane.controllers import metrics
 from tramontane.controllers.nodepool import breaker, groups
 from tramontane.controllers.nodepool import status as pool_status
@@ -21,8 +21,9 @@ from tramontane.kube.resources import NODEPOOLS
 
 _WRITE_EVERY_S = 1.0
 _LOOK_EVERY_S = 0.1
-# Groups are waited for, and their pods may run out of time, without an event.
-_PLAY_AGAIN_S = 5.0
+# Groups are planned over all blades of the pool: 0.15 s for 12,500 of them, in which no quarantine
+# can start. They are waited for, and their pods may run out of time, without an event.
+_PLAY_EVERY_S, _PLAY_AGAIN_S = 1.0, 5.0
 _COMPARE_EVERY_S = 60.0
 # The share of a pool whose idle blades run their burn-in again at the same time.
 _IDLE_TESTS = 0.05
@@ -40,6 +41,7 @@ class Pools:
         self._compared_s: dict[str, float] = {}
         self._troubles: dict[str, set[str]] = {}
         self._looked_s: dict[str, float] = {}
+        self._played_s: dict[str, float] = {}
         self._wrote_s: dict[str, float] = {}
 
     def usual(self, pool: str) -> Usual:
@@ -52,33 +54,41 @@ class Pools:
         if pool is None or policy is None:
             for kept in (self._windows, self._usual, self._compared_s, self._troubles):
                 kept.pop(name, None)
-            self._looked_s.pop(name, None)
-            self._wrote_s.pop(name, None)
+            for at_s in (self._looked_s, self._played_s, self._wrote_s):
+                at_s.pop(name, None)
+            self._hall.works.forget_pool(name)
             POOLS.forget(name)
             metrics.forget_pool(name)
             return None
         if name not in self._looked_s:
             metrics.begin_pool(name)
         # 1. Not for each of a thousand blades that start at once.
-        wait_s = self._looked_s.get(name, float("-inf")) + _LOOK_EVERY_S - self._hall.now_s()
-        if wait_s > 0:
-            return wait_s
+        early_s = self._looked_s.get(name, float("-inf")) + _LOOK_EVERY_S - self._hall.now_s()
+        if early_s > 0:
+            return early_s
         self._looked_s[name] = self._hall.now_s()
-        if policy.care.collective is not None:
-            await self._play_groups(name, policy)
         self._compare(name)
-        sight = self._look_at_pool(pool, policy)
+        # 2. The status before the groups, whatever becomes of those: a breaker that has opened
+        #    must be seen, and be known to the next leader.
+        wait_s = await self._keep_status(pool, policy)
+        # 3. Tests of groups, and what people must know of tests.
+        again_s = await self._play_groups(name, policy)
+        self._tell_trouble(name)
+        return min((one for one in (wait_s, again_s) if one is not None), default=None)
+
+    async def _keep_status(self, pool: NodePool, policy: Policy) -> float | None:
+        """Write the status where it says something new; return when it may, if not yet."""
+        name, sight = policy.pool, self._look_at_pool(pool, policy)
         now = api_clock.utc(self._hall.clock())
         status = pool_status.compute(pool, policy, self._hall.tally.of(name), sight, now)
         self._export(policy, status, sight)
-        # 2. Room was made: those who were refused may ask again.
+        # 1. Room was made: those who were refused may ask again.
         if sight.refused and sight.out < sight.budget:
             for blade in sight.refused:
                 self._again(blade)
-        again_s = _PLAY_AGAIN_S if self._hall.works.is_testing(name) else None
         if status == pool.status:
-            return again_s
-        # 3. One write, and a condition that flips does not wait.
+            return None
+        # 2. One write, and a condition that flips does not wait.
         flips = pool_status.flips(pool.status.conditions, status.conditions)
         wait_s = self._wrote_s.get(name, float("-inf")) + _WRITE_EVERY_S - self._hall.now_s()
         if wait_s > 0 and not flips:
@@ -89,10 +99,16 @@ class Pools:
             NODEPOOLS, body, manager=MANAGER_OPERATOR, subresource="status"
         )
         self._raise_alarms(pool, status)
-        return again_s
+        return None
 
-    async def _play_groups(self, name: str, policy: Policy) -> None:
-        """Have the pool's blades tested in groups."""
+    async def _play_groups(self, name: str, policy: Policy) -> float | None:
+        """Have the pool's blades tested in groups; return when to do so again."""
+        if policy.care.collective is None and not self._hall.works.is_testing(name):
+            return None
+        early_s = self._played_s.get(name, float("-inf")) + _PLAY_EVERY_S - self._hall.now_s()
+        if early_s > 0:
+            return early_s
+        self._played_s[name] = self._hall.now_s()
         blades = {
             blade.metadata.name: found
             for blade in self._hall.informers.blades.by_index("pool", name)
@@ -106,19 +122,22 @@ class Pools:
             )
             for key, blade in sorted(blades.items())
         ]
-        for blade in await self._hall.works.play(policy, candidates, blades, self._hall.clock()):
-            self._again(blade)
-        self._tell_trouble(name)
+        now = self._hall.clock()
+        await self._hall.works.play(policy, candidates, blades, now, self._again)
+        return _PLAY_AGAIN_S if self._hall.works.is_testing(name) else None
 
     def _tell_trouble(self, name: str) -> None:
-        """Raise an event, once, for what no test of groups will decide."""
-        if not self._hall.works.is_testing(name):
-            self._troubles.pop(name, None)
+        """Raise an event, once, for what no test will decide, and for what may not run."""
+        works = self._hall.works
+        trouble: dict[str, str] = dict.fromkeys(works.trouble(name), BladeReason.COLLECTIVE_FAILED)
+        trouble |= dict.fromkeys(works.refused(name), PendingReason.MISCONFIGURED)
         said = self._troubles.setdefault(name, set())
-        for text in self._hall.works.trouble(name):
+        if not works.is_testing(name):
+            said.intersection_update(trouble)
+        for text, reason in trouble.items():
             if text not in said:
                 said.add(text)
-                self._say(name, BladeReason.COLLECTIVE_FAILED, text, "Qualify")
+                self._say(name, reason, text, "Qualify")
 
     def _look_at_pool(self, pool: NodePool, policy: Policy) -> pool_status.PoolSight:
         name, made = policy.pool, self._hall.informers.blades.cache
@@ -246,7 +265,7 @@ class Pools:
         """Return whether the pool's breaker is open."""
         return self.breaker(name)[0].is_open
 
-    def has_idle_slot(self, pool: str) -> bool:
-        """Return whether one more idle blade may be tested: a few at a time, capacity first."""
+    def has_idle_slot(self, pool: str, blade: str) -> bool:
+        """Return whether an idle blade may be tested, too: a few at a time, capacity first."""
         total = self._hall.ledger.total(pool)
-        return self._hall.works.idle_tests(pool) < max(1, int(total * _IDLE_TESTS))
+        return self._hall.works.idle_tests(pool, blade) < max(1, int(total * _IDLE_TESTS))

@@ -6,7 +6,7 @@ qualification, and is from then on a fault of the blade (life.own_finding).
 | step       | passes                                          | fails                          |
 |------------|-------------------------------------------------|--------------------------------|
 | soak       | clean for `soak` without a break                | never: a fault starts it anew  |
-| burnIn     | its pod exits with 0                            | exit 1, or longer than timeout |
+| burnIn     | its pod says so (works.py)                      | its pod says so                |
 | collective | its groups show that it is good (groups.py)     | they show that it is bad       |
 
 A pod that broke says nothing of the blade: it is tried three times at once, then every 10 minutes
@@ -17,6 +17,7 @@ tested no further: no test is remediation, and what has not passed does not work
 the pool makes light of the failure, the next step follows.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from tramontane.api import clock
@@ -63,6 +64,17 @@ def failure(asked: BladeQualification | None) -> StepResult | None:
     return last if last is not None and not last.passed and not last.group else None
 
 
+def doubts(results: Iterable[StepResult]) -> tuple[StepResult, ...]:
+    """Return the groups that failed since the blade last passed the step, in a group or at all."""
+    failed: list[StepResult] = []
+    for one in results:
+        if one.step == COLLECTIVE and one.passed:
+            failed.clear()
+        elif one.group:
+            failed.append(one)
+    return tuple(failed)
+
+
 def with_result(asked: BladeQualification, result: StepResult) -> BladeQualification:
     """Return the qualification with one more result."""
     results = (*asked.results, result)[-_MOST_RESULTS:]
@@ -107,12 +119,12 @@ def _burn_in(way: Way, asked: BladeQualification) -> OnWay:
     test, now = way.care.burn_in, way.around.now
     assert test is not None
     assert asked.step_since is not None
-    want = _want(way, asked, asked.tries)
+    want = _want(way, asked)
     pod = way.around.work(want)
     if asked.tries >= _MOST_TRIES:
         left_s = clock.parse(asked.step_since) + _TRY_AGAIN_S - now
         if left_s > 0:
-            why = _last_words(way, asked)
+            why = _last_words(way, test)
             text = f"burnIn broke {asked.tries} times, which {SAYS_NOTHING}; {why}"
             return _still(way, asked, text, after_s=left_s, keep=True)
         anew = asked.model_copy(update={"tries": 0, "step_since": clock.utc(now)})
@@ -121,32 +133,54 @@ def _burn_in(way: Way, asked: BladeQualification) -> OnWay:
         return _still(way, asked, f"burnIn waits until {way.around.leaving} has left")
     outcome = Outcome.RUNNING if pod is None else pod.outcome_at(now, test.timeout_s)
     if pod is None or outcome is Outcome.RUNNING:
-        text = "burnIn runs" if pod is not None else "burnIn starts"
-        return _still(way, asked, text, want, after_s=test.timeout_s + 1)
+        return _still(way, asked, _where(pod), want, after_s=test.timeout_s + 1)
     if outcome is Outcome.BROKEN:
-        more = asked.model_copy(update={"tries": asked.tries + 1})
-        why = pod.evidence or f"not started within {format_duration(test.timeout_s)}"
-        return _still(way, more, f"burnIn broke: {why}", after_s=0.1, keep=True)
+        tries = asked.tries + 1
+        # A try may have taken as long as the pause after the last of them.
+        since = clock.utc(now) if tries >= _MOST_TRIES else asked.step_since
+        more = asked.model_copy(update={"tries": tries, "step_since": since})
+        return _still(way, more, f"burnIn broke: {why_broken(pod, test)}", after_s=0.1, keep=True)
     return _burnt_in(way, asked, pod, test, passed=outcome is Outcome.PASSED)
 
 
-def _want(way: Way, asked: BladeQualification, tries: int) -> Want:
+def _want(way: Way, asked: BladeQualification) -> Want:
     """Return the pod of a burn-in, so often tried before."""
     assert asked.step_since is not None
-    token = f"{int(clock.parse(asked.step_since)):x}-{tries}"
+    token = f"{int(clock.parse(asked.step_since)):x}-{asked.tries}"
     return Want(Work.BURN_IN, name_of(Work.BURN_IN, way.around.name, token))
 
 
-def _last_words(way: Way, asked: BladeQualification) -> str:
-    pod = way.around.work(_want(way, asked, asked.tries - 1))
-    return (pod.evidence if pod is not None else "") or "see its pod"
+def _where(pod: WorkPod | None) -> str:
+    """Return how far a burn-in is that has not ended."""
+    if pod is not None and pod.started_at is not None:
+        return "burnIn runs"
+    if pod is not None and pod.evidence:
+        return f"burnIn waits for its container: {pod.evidence}"
+    return "burnIn starts"
+
+
+def _last_words(way: Way, test: Test) -> str:
+    """Return why the last try broke; its pod is kept until the next."""
+    pod = next((one for one in way.around.works if one.kind is Work.BURN_IN), None)
+    return why_broken(pod, test) if pod is not None else "see its pod"
+
+
+def why_broken(pod: WorkPod, test: Test) -> str:
+    """Return why a pod told nothing of its blade, for people."""
+    if pod.outcome is Outcome.BROKEN:
+        return pod.evidence or "see its pod"
+    limit = f"within {format_duration(test.timeout_s)}"
+    if pod.outcome is Outcome.RUNNING and pod.started_at is None:
+        return f"not started {limit}: {pod.evidence or 'no kubelet has taken it'}"
+    return f"no end {limit}; `timeout` must be 10m longer than the --duration of a burn-in"
 
 
 def _burnt_in(
     way: Way, asked: BladeQualification, pod: WorkPod, test: Test, *, passed: bool
 ) -> OnWay:
     late = not passed and pod.outcome is Outcome.RUNNING
-    evidence = f"no end after {format_duration(test.timeout_s)}" if late else pod.evidence
+    limit = format_duration(test.timeout_s)
+    evidence = f"no end after {limit} (`timeout` of burnIn)" if late else pod.evidence
     result = _result(way.around, BURN_IN, passed=passed, pod=pod, evidence=evidence)
     if passed:
         return _next(way, asked, result)

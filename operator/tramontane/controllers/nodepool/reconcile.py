@@ -16,6 +16,7 @@ from tramontane.api import clock as api_clock
 from tramontane.api import names
 from tramontane.api.blade import Blade, BladeState, BladeStatus, Severity
 from tramontane.api.gang import Gang
+from tramontane.api.names import Work
 from tramontane.api.nodepool import (
     NodePool,
     RemediationMode,
@@ -31,11 +32,16 @@ from tramontane.controllers.nodepool.drain import Drains
 from tramontane.controllers.nodepool.kubelet import Kubelets
 from tramontane.controllers.nodepool.members import Members
 from tramontane.controllers.nodepool.metrics import BLADES
-from tramontane.controllers.nodepool.outages import WORKS, Outages
+from tramontane.controllers.nodepool.outages import Outages
 from tramontane.controllers.nodepool.plan import Plan, plan
 from tramontane.controllers.nodepool.pools import Pools
 from tramontane.controllers.nodepool.shared import Shared
-from tramontane.controllers.nodepool.sight import ANNOTATION_STALE_REPORT, Sight
+from tramontane.controllers.nodepool.sight import (
+    ANNOTATION_STALE_REPORT,
+    Sight,
+    is_kept,
+    tranche_of,
+)
 from tramontane.controllers.nodepool.silence import Beats
 from tramontane.controllers.nodepool.state import LOST_AFTER_S, Decision, Ruling
 from tramontane.controllers.nodepool.tally import Member, Tally
@@ -183,7 +189,9 @@ class NodePoolController:
         if sight.policy is not None and not planned.keep:
             blade = self._blade.get(name) if not planned.delete else None
             gently = planned.decision is None or planned.decision.state is not BladeState.HEALTHY
-            await self._works.ensure(blade, sight.policy, name, planned.want, gently=gently)
+            if await self._works.ensure(blade, sight.policy, name, planned.want, gently=gently):
+                self.blades.add(name)
+                self.pools.add(sight.policy.pool)
         # 5. Ask those to leave who read no Blade, and should have left.
         await self._drain(name, planned)
         return planned.decision.after_s if planned.decision is not None else None
@@ -203,7 +211,7 @@ class NodePoolController:
             return None
         if beat.silence_s(self._now_s()) < LOST_AFTER_S:
             return None
-        if self._members.claim(name).owner is None:
+        if self._members.claim(name).owner is None and name not in self._informers.blades.cache:
             return None
         return await self._kubelets.renewed_at(name)
 
@@ -211,9 +219,13 @@ class NodePoolController:
         node, blade = self._node.get(name), self._blade.get(name)
         if name not in self._informers.nodes.cache:
             node = None
-        owner = self._members.claim(name).owner
-        if node is None and blade is not None:
-            owner = blade.spec.pool
+        claim = self._members.claim(name)
+        owner, kept_from = claim.owner, None
+        if blade is not None and owner != blade.spec.pool:
+            if node is None:
+                owner = blade.spec.pool
+            elif is_kept(blade):
+                owner, kept_from = blade.spec.pool, claim
         beat, now_s = self._beats.get(name), self._now_s()
         # A gang that has given the blade up, and waits for another, must not keep it from repair.
         gangs = [
@@ -239,11 +251,12 @@ class NodePoolController:
             strangers=self._pools.strangers(name),
             works=self._works.on(name),
             collective=self._works.collective(pool, name),
-            idle_slot=self._pools.has_idle_slot(pool),
+            idle_slot=self._pools.has_idle_slot(pool, name),
             breaker_open=policy is not None and self._pools.is_halted(pool),
+            kept_from=kept_from,
         )
 
-    def _rule(self, sight: Sight, decision: Decision) -> Ruling:  # noqa: PLR0911 - a table
+    def _rule(self, sight: Sight, decision: Decision) -> Ruling:
         """Return whether a fault of this blade may have consequences."""
         policy, blade = sight.policy, sight.blade
         assert policy is not None
@@ -252,12 +265,9 @@ class NodePoolController:
             return Ruling.OFF
         if policy.mode is RemediationMode.DRY_RUN:
             return Ruling.DRY_RUN
-        # Out for a fault already. One that was out for a person only must ask.
+        # What serves nobody takes nothing away: it neither opens a breaker nor uses budget.
         status = blade.status if blade is not None else BladeStatus()
-        if status.state in life.OUT and status.reason is not BladeReason.HELD_BY_PERSON:
-            return Ruling.GRANTED
-        # What has never worked is nobody's capacity: it neither opens a breaker nor uses budget.
-        if not _was_capacity(status):
+        if not _serves(status):
             return Ruling.GRANTED
         # The budget first: who waits for it calls once, when its fault began, not at each look.
         total = self._ledger.total(policy.pool)
@@ -285,9 +295,13 @@ class NodePoolController:
         # What has once reported was capacity; its report may be gone with a Blade made anew.
         status = sight.blade.status if sight.blade is not None else BladeStatus()
         reported = status.report is not None
-        out = is_out(decision.state, decision.reason, reported=reported) and _was_capacity(status)
+        worked = history.has_worked(status.qualification, status.incidents)
+        out = worked and is_out(decision.state, decision.reason, reported=reported)
         if self._ledger.note(name, policy.pool, out=out) or not planned.is_empty:
             self.pools.add(policy.pool)
+        want = planned.want
+        if want is not None and want.kind is Work.BURN_IN and decision.state is BladeState.HEALTHY:
+            self._works.grant_idle_test(policy.pool, name)
 
     def _enter(self, name: str) -> None:
         """Have the blade counted as it is now."""
@@ -303,7 +317,7 @@ class NodePoolController:
             pool=policy.pool,
             state=status.state,
             takes_work=pool_status.takes_work(status.state, severity, unschedulable=cordoned),
-            tranche=node.labels.get(policy.tranche_label, "") if node is not None else "",
+            tranche=tranche_of(node, blade, policy),
             first_try=history.passed_first_try(status),
             failures=history.failures(status.incidents, self._clock()),
             since=api_clock.parse(blade.metadata.creation_timestamp)
@@ -346,23 +360,31 @@ class NodePoolController:
                 self.pools.add(pool)
         self.pools.add(key)
 
-    def _on_node(self, key: str, _old: Node | None, new: Node | None) -> None:
+    # Urgent is what takes a blade from work, or work's way to it: a fault must not wait for a look
+    # at all blades.
+
+    def _on_node(self, key: str, old: Node | None, new: Node | None) -> None:
         if new is None:
             self._node.forget(key)
         self._look_at(key)
-        self.blades.add(key)
+        flips = old is not None and new is not None and old.ready != new.ready
+        self.blades.add(key, urgent=flips)
 
     def _on_blade(self, key: str, old: Blade | None, new: Blade | None) -> None:
+        said = new is not None and (old is None or old.status.report != new.status.report)
         if new is None:
             self._blade.forget(key)
             self._outages.forget(key)
+            self._works.forget(key)
             self._ledger.forget(key)
             self._tally.enter(key, None)
-        elif old is None or old.status.report != new.status.report:
+        elif said:
             self._arrived_s[key] = self._now_s()
         if old is None or new is None:
             self._look_at(key)
-        self.blades.add(key)
+            self.blades.add(key)
+        else:
+            self.blades.add(key, urgent=said or old.spec != new.spec)
         for blade in (old, new):
             if blade is not None:
                 self.pools.add(blade.spec.pool)
@@ -388,7 +410,7 @@ class NodePoolController:
                 or blade.status.state is not BladeState.HEALTHY
                 or self._works.on(name)
             ):
-                self.blades.add(name)
+                self.blades.add(name, urgent=bool(self._works.on(name)))
         if before == after:
             return
         for gang in (old, new):
@@ -411,10 +433,9 @@ class NodePoolController:
         """
         for name in {before, after} - {None} if before != after else ():
             blade = self._informers.blades.cache.get(name or "")
-            if blade is not None and (
-                blade.status.state is not BladeState.HEALTHY or self._works.on(name or "")
-            ):
-                self.blades.add(blade.metadata.name)
+            tested = bool(self._works.on(name or ""))
+            if blade is not None and (blade.status.state is not BladeState.HEALTHY or tested):
+                self.blades.add(blade.metadata.name, urgent=tested)
 
     def _on_work(self, _key: str, old: WorkPod | None, new: WorkPod | None) -> None:
         for pod in (old, new):
@@ -429,7 +450,7 @@ class NodePoolController:
     async def _sweep(self) -> None:
         while True:
             for blade in self._beats.sweep(self._now_s()):
-                self.blades.add(blade)
+                self.blades.add(blade, urgent=True)
             await asyncio.sleep(_SWEEP_S)
 
     async def _resync(self) -> None:
@@ -446,11 +467,17 @@ class NodePoolController:
             self.pools.add(pool)
 
 
-def _was_capacity(status: BladeStatus) -> bool:
-    """Return whether the blade has ever worked, as far as it remembers."""
-    if status.qualification is None or status.state in WORKS:
-        return True
-    return any(one.from_ in WORKS for one in status.incidents)
+def _serves(status: BladeStatus) -> bool:
+    """Return whether the blade is capacity, so that a quarantine takes something away.
+
+    | repair | steps to pass | what it is                                        | serves |
+    |--------|---------------|---------------------------------------------------|--------|
+    | yes    | any           | out for a fault, also while it is Lost or Unknown | no     |
+    | none   | yes           | new, or on its way back                           | no     |
+    | none   | none          | at work, silent, or held by a person only         | yes    |
+    """
+    asked = status.qualification
+    return status.repair is None and (asked is None or asked.step is None)
 
 
 def _claims(pool: NodePool | None) -> object:

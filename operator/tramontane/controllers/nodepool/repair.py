@@ -8,7 +8,7 @@ that nobody uses:
 |-----------|----------------------------------------------------|--------------------------------|
 | Replace   | the pool's breaker is open                         | Quarantined until it is closed |
 |           | otherwise                                          | RMA                            |
-| Inspect   | any                                                | Quarantined; a person must look|
+| Inspect   | any; it ends with its sign (see below)             | Quarantined; a person must look|
 | Drain, …  | any                                                | Quarantined until it clears    |
 | Reset, Reboot | done, and the fault is gone                    | Repairing until it clears      |
 |           | done a moment ago, or booted and the agent silent  | Repairing: the agent looks anew|
@@ -22,6 +22,10 @@ The first rung is what the fault asks for; with `resetBy: Reboot` it is a reboot
 failed, or broke three times, a reboot follows if the pool has a pod for it. Only a reset that
 succeeded, or another boot, proves a reset; only another boot proves a reboot, and with `resetBy:
 Reboot` a reset as well: a fault that is gone by itself is not repaired.
+
+What is asked for is remembered until it is done: what only a repair ends (Reset, Reboot, Replace)
+is not forgotten because a fault beside it, or after it, asks for a person (Inspect). That one is
+obeyed while it is there; when it is gone, the other is still owed.
 
 An open breaker means that it is not the blades: then no repair begins, and nobody is given up.
 What runs ends. The same holds of a pool that only watches, but there the ladder is left (life.py).
@@ -40,6 +44,7 @@ from tramontane.controllers.nodepool.care import REPAIR_TIMEOUT_S, Care
 from tramontane.controllers.nodepool.incidents import open_fault
 from tramontane.controllers.nodepool.qualify import SAYS_NOTHING
 from tramontane.controllers.nodepool.state import Decision
+from tramontane.controllers.nodepool.verdict import Finding
 from tramontane.controllers.nodepool.works import Outcome, Want, name_of
 
 # An agent starts, reads its GPUs and reports within this time after a repair.
@@ -49,6 +54,16 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 60.0, 900.0
 _MOST_DOUBLINGS = 4
 _MOST_BROKEN = 3
 _PODS = {Action.RESET: Work.RESET, Action.REBOOT: Work.REBOOT}
+# Of two actions the later one is remembered: an Inspect ends with its sign, a Reset does not.
+_LASTS = (
+    Action.NONE,
+    Action.RESTART_APP,
+    Action.DRAIN,
+    Action.INSPECT,
+    Action.RESET,
+    Action.REBOOT,
+    Action.REPLACE,
+)
 #: What people are told of by an event, in whatever state the blade is.
 FOR_A_PERSON, MUST_LOOK = "waits for a person", "a person must look"
 _UNHEARD = "it has booted, and its agent has not spoken since"
@@ -67,10 +82,21 @@ class Step:
 def begin(around: Around, decision: Decision) -> BladeRepair:
     """Return the memory of a repair that has not begun."""
     return BladeRepair(
-        action=decision.action,
+        action=_remembered(around, decision.action, Action.NONE),
         since=clock.utc(around.now),
         boot_id=around.boot_id or None,
         node_boot_id=around.node_boot_id or None,
+    )
+
+
+def of_another(repair: BladeRepair, finding: Finding, boot_id: str) -> BladeRepair:
+    """Return the memory of the repair of another fault, on a blade that is out since the last."""
+    return BladeRepair(
+        code=finding.code,
+        gpu=finding.gpu,
+        action=finding.action,
+        since=repair.since,
+        boot_id=boot_id or None,
     )
 
 
@@ -96,10 +122,13 @@ def advance(around: Around, repair: BladeRepair, care: Care, decision: Decision)
     """Return the next step of the module's table, for a repair as it `looked`."""
     if repair.started_at is not None:
         return _running(around, repair, decision)
-    worse = _STRENGTH[decision.action] > _STRENGTH[repair.action]
-    if worse and not decision.clearing:
-        repair = repair.model_copy(update={"action": decision.action})
-    match repair.action:
+    asked = repair.action
+    if not decision.clearing:
+        asked = _remembered(around, decision.action, repair.action)
+        repair = repair.model_copy(update={"action": asked})
+        if decision.action is Action.INSPECT and asked in _PODS:
+            asked = Action.INSPECT
+    match asked:
         case Action.REPLACE if not around.breaker_open:
             return _give_up(repair, decision)
         case Action.REPLACE:
@@ -119,7 +148,10 @@ def end(around: Around, repair: BladeRepair, decision: Decision) -> Step | None:
     return _running(around, repair, decision) if repair.started_at is not None else None
 
 
-_STRENGTH = {action: strength for strength, action in enumerate(Action)}
+def _remembered(around: Around, asked: Action, known: Action) -> Action:
+    """Return what is to be remembered of what is asked for now and of what was until now."""
+    beside = around.owed if asked is Action.INSPECT else Action.NONE
+    return max(asked, beside, known, key=_LASTS.index)
 
 
 def _climb(around: Around, repair: BladeRepair, care: Care, decision: Decision) -> Step:
@@ -204,7 +236,8 @@ def looked(around: Around, repair: BladeRepair) -> BladeRepair:
     """Return the repair after a look at its pod: as it was while it runs.
 
     How the pod of a reboot ended counts only once its time is over: the shutdown that it ordered
-    ends it, too. A pod that broke uses no attempt; the next one follows after a pause.
+    ends it, too. Not so where the API server took no such pod. A pod that broke uses no attempt;
+    the next one follows after a pause.
     """
     if repair.started_at is None:
         return repair
@@ -214,9 +247,9 @@ def looked(around: Around, repair: BladeRepair) -> BladeRepair:
     if _is_unheard(around, repair):
         return repair
     late = around.now - clock.parse(repair.started_at) > REPAIR_TIMEOUT_S
-    if repair.doing is Action.REBOOT and not late:
-        return repair
     pod = around.work(_want(around, repair))
+    if repair.doing is Action.REBOOT and not late and (pod is None or not pod.refused):
+        return repair
     outcome = pod.outcome_at(around.now, REPAIR_TIMEOUT_S) if pod is not None else Outcome.BROKEN
     if outcome in {Outcome.PASSED, Outcome.FAILED}:
         done = outcome is Outcome.PASSED and repair.doing is Action.RESET
@@ -229,6 +262,19 @@ def _is_unheard(around: Around, repair: BladeRepair) -> bool:
     """Return whether the machine has booted since, and its agent has not spoken there yet."""
     known, now = repair.node_boot_id or repair.boot_id, around.node_boot_id
     return bool(known and now) and known != now and around.boot_id in {"", repair.boot_id}
+
+
+def has_begun(around: Around, repair: BladeRepair) -> bool:
+    """Return whether a repair, as it `looked`, is under way on the machine by now.
+
+    A reset while its pod runs; a reboot also when that has ended, until the machine has booted.
+    """
+    pod = around.work(_want(around, repair)) if repair.started_at is not None else None
+    if pod is None or pod.refused:
+        return False
+    if pod.outcome is Outcome.RUNNING:
+        return pod.started_at is not None
+    return repair.doing is Action.REBOOT
 
 
 def _ended(repair: BladeRepair, repaired_at: str | None = None) -> BladeRepair:
@@ -256,7 +302,11 @@ def _running(around: Around, repair: BladeRepair, decision: Decision) -> Step:
     left_s = clock.parse(repair.started_at) + REPAIR_TIMEOUT_S - around.now
     if _is_unheard(around, repair):
         text += f": {_UNHEARD}"
-    elif pod is not None and pod.outcome is Outcome.BROKEN and repair.doing is Action.RESET:
+    elif (
+        pod is not None
+        and pod.outcome is Outcome.BROKEN
+        and (repair.doing is Action.RESET or pod.refused)
+    ):
         text += f", again soon: its pod broke, which {SAYS_NOTHING} ({pod.evidence})"
         left_s = _pause_left_s(around, repair)
     after_s = max(1.0, left_s + 1)

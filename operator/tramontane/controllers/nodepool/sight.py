@@ -9,6 +9,9 @@ kubelets report no boot, the agent has kept up its heartbeat for a minute of the
 A release that lies ahead of our clock was given on a machine whose clock does. It counts from when
 it was first seen, not from what it says: else it would forgive all that happens until then. That is
 remembered too (annotation `tramontane.dev/release-seen`: what it says, and when it was seen).
+
+A blade counts in the tranche that it was delivered with, also when its Node is gone: annotation
+`tramontane.dev/tranche` has what the Node's label said last.
 """
 
 from collections.abc import Mapping
@@ -21,6 +24,7 @@ from tramontane.api.nodepool import RemediationMode
 from tramontane.controllers.informers import Node
 from tramontane.controllers.nodepool import verdict
 from tramontane.controllers.nodepool.around import UNTESTED, Around, Collective
+from tramontane.controllers.nodepool.owners import Claim
 from tramontane.controllers.nodepool.policy import Policy
 from tramontane.controllers.nodepool.state import NodeSign, Signs
 from tramontane.controllers.nodepool.works import WorkPod
@@ -30,7 +34,12 @@ ANNOTATION_STALE_REPORT = "tramontane.dev/stale-report"
 ANNOTATION_RELEASE_SEEN = "tramontane.dev/release-seen"
 # Set where the tranche label on the Node is a copy of another label: then it is ours to remove.
 ANNOTATION_TRANCHE_COPIED = "tramontane.dev/tranche-copied"
+ANNOTATION_TRANCHE = LABEL_TRANCHE
+_REMEMBERED = frozenset({ANNOTATION_NODE_UID, ANNOTATION_STALE_REPORT, ANNOTATION_TRANCHE_COPIED})
+_OURS = _REMEMBERED | {ANNOTATION_RELEASE_SEEN, ANNOTATION_TRANCHE}
 
+# What a pod of ours does, the stronger last.
+_REPAIRS = (Action.RESET, Action.REBOOT)
 # Two heartbeats: after that a running agent has looked, and would have reported what it saw.
 _PROVEN_S = 60.0
 
@@ -40,7 +49,8 @@ class Sight:
     """All that is known of one blade.
 
     Attributes:
-        policy: of the pool that owns the Node; where the Node is gone, of the Blade's pool.
+        policy: of the pool that owns the Node; of the Blade's pool where the Node is gone, or
+            the Blade is kept from moving: `kept_from` then says whose the Node is by now.
         gangs: whose placement names the blade, as `namespace/name`.
         heard_at: the agent's last heartbeat, by its own clock; None if there never was one.
         agent_silence_s: since then, infinite if there never was one.
@@ -69,21 +79,26 @@ class Sight:
     collective: Collective = UNTESTED
     idle_slot: bool = False
     breaker_open: bool = False
+    kept_from: Claim | None = None
 
 
 def around_of(sight: Sight, policy: Policy, signs: Signs) -> Around:
     """Return what the blade's way depends on, besides its health."""
     blade = sight.blade
     report = blade.status.report if blade is not None else None
+    faults = (
+        () if report is None else verdict.standing(report, policy, sight.now, signs.released_at)
+    )
     return Around(
         name=sight.name,
         now=sight.now,
         boot_id=(report.agent.boot_id or "") if signs.reported and report is not None else "",
         node_boot_id=sight.node.boot_id if sight.node is not None else "",
-        resets=frozenset(
-            fault.gpu
-            for fault in (report.faults if report is not None else ())
-            if fault.action is Action.RESET
+        resets=frozenset(fault.gpu for fault in faults if fault.action is Action.RESET),
+        owed=max(
+            (fault.action for fault in faults if fault.action in _REPAIRS),
+            key=_REPAIRS.index,
+            default=Action.NONE,
         ),
         born_at=sight.node.created_at if sight.node is not None else sight.now,
         reported=signs.reported,
@@ -105,18 +120,28 @@ def stamp(report: Report | None) -> str:
     return "" if report is None else f"{report.agent.boot_id or ''}/{report.agent.time or ''}"
 
 
+def ours_among(annotations: Mapping[str, str]) -> dict[str, str]:
+    """Return those of a Blade's annotations that `annotations_of` decides about."""
+    return {key: value for key, value in annotations.items() if key in _OURS}
+
+
+def tranche_of(node: Node | None, blade: Blade | None, policy: Policy) -> str:
+    """Return the tranche of a blade; empty where it came in none."""
+    if node is not None:
+        return node.labels.get(policy.tranche_label, "")
+    return blade.metadata.annotations.get(ANNOTATION_TRANCHE, "") if blade is not None else ""
+
+
 def annotations_of(
-    node: Node | None, blade: Blade | None, policy: Policy, now: float | None = None
+    node: Node | None, blade: Blade | None, policy: Policy, now: float
 ) -> dict[str, str]:
     """Return the annotations that the Blade must have."""
-    wanted = dict(blade.metadata.annotations) if blade is not None else {}
-    kept = {
-        key: value
-        for key, value in wanted.items()
-        if key in {ANNOTATION_NODE_UID, ANNOTATION_STALE_REPORT, ANNOTATION_TRANCHE_COPIED}
-    }
-    if blade is not None and now is not None:
+    known_of = blade.metadata.annotations if blade is not None else {}
+    kept = {key: value for key, value in known_of.items() if key in _REMEMBERED}
+    if blade is not None:
         kept |= _release_seen(blade, now)
+    if tranche := tranche_of(node, blade, policy):
+        kept[ANNOTATION_TRANCHE] = tranche
     if node is None:
         return kept
     known = kept.get(ANNOTATION_NODE_UID)

@@ -61,7 +61,7 @@ WAITS_FOR_IDLE = frozenset(
         "bank-remap-pending",
         "channel-repair-pending",
         "ecc-uncorrected",  # what 63 and 94 leave behind until the reset
-        "ecc-disabled",
+        "ecc-disabled",  # for a person's look, too, where a reset would leave it off
         "recovery-drain-and-reset",
         "retired-pages-pending",
         "row-remap-pending",
@@ -140,13 +140,7 @@ def reason_of(code: str) -> BladeReason:
 
 def judge(report: Report, policy: Policy, now: float, released_at: float | None) -> Finding:
     """Return the sum of all that is wrong with a blade. O(faults · rules)."""
-    faults = [
-        seen
-        for fault in report.faults
-        if not _released(fault, released_at)
-        for seen in [override(fault, policy.rules, now)]
-        if seen is not None and seen.severity is not Severity.NONE
-    ]
+    faults = standing(report, policy, now, released_at)
     findings = [_of(fault) for fault in faults]
     own: list[Finding] = []
     if _is_blind(report):
@@ -169,6 +163,17 @@ def judge(report: Report, policy: Policy, now: float, released_at: float | None)
     worst = findings[0]
     actions = [worst.action, *(f.action for f in findings if not _is_ticket(f))]
     return replace(worst, action=max(actions, key=_STRENGTH.__getitem__), message="; ".join(shown))
+
+
+def standing(report: Report, policy: Policy, now: float, released_at: float | None) -> list[Fault]:
+    """Return the report's faults as the pool's rules have them, without those released since."""
+    return [
+        seen
+        for fault in report.faults
+        if not _released(fault, released_at)
+        for seen in [override(fault, policy.rules, now)]
+        if seen is not None and seen.severity is not Severity.NONE
+    ]
 
 
 def _is_ticket(finding: Finding) -> bool:
