@@ -252,7 +252,8 @@ def _memory(meminfo: Path) -> int:
 
 def _gpus(devices: Path) -> int:
     return sum(
-        _text(device / "vendor") == _NVIDIA and _text(device / "class").startswith(_GPU_CLASSES)
+        _text(device / "vendor") == _NVIDIA
+        and _text(device / "class").startswith(_GPU_CLASSES)
+        and not _is_made(device)
         for device in devices.iterdir()
-        if not _is_made(device)
     )

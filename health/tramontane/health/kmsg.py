@@ -55,8 +55,8 @@ _OPPOSITES: Mapping[str, frozenset[str]] = {
     **CANCELS,
     **{old: frozenset({new}) for new, cancelled in CANCELS.items() for old in cancelled},
 }
-# By how much two clocks may drift apart in a second: any quartz is better than 100 ppm.
-_MAX_DRIFT = 1e-4
+# How long the ring may stay unread: so well is known when a record came.
+_LOOK_S = 2.0
 
 Clock = Callable[[], float]
 
@@ -256,7 +256,7 @@ class KernelLog:
         if not isinstance(self._source, _Ring):
             return
         due = self._repeats.next_due()
-        left_s = None if due is None else max(0.0, due - self._monotonic())
+        left_s = _LOOK_S if due is None else min(_LOOK_S, max(0.0, due - self._monotonic()))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(left_s):
                 await _readable(self._source.fd)
@@ -292,17 +292,15 @@ def _record(raw: bytes) -> tuple[bytes, float | None]:
 class _Ring:
     """The kernel's ring: one record per read.
 
-    The first record after the ring was read to its end was written just now, which tells how far
-    the two clocks are apart. It may be older, where we are late, or where it had to wait for its
-    line's end; so the lag grows no faster than clocks drift, at first since the boot. It falls at
-    once, because no record is of the future.
+    The first record after the ring was read to its end was written between then and now, which
+    tells how far the two clocks are apart: no less and no more than that.
     """
 
     def __init__(self, fd: int, clock: Clock) -> None:
         self.fd = fd
         self.lag_s = 0.0
         self._clock = clock
-        self._compared_at = 0.0
+        self._ended_at = 0.0
         self._read_out = False
         self._overran = False
 
@@ -313,6 +311,7 @@ class _Ring:
                 raw = os.read(self.fd, _RECORD)
             except BlockingIOError:
                 self._read_out, self._overran = True, False
+                self._ended_at = self._clock()
                 return
             except BrokenPipeError:  # the next read goes on with the oldest record that is left
                 if not self._overran:
@@ -328,9 +327,8 @@ class _Ring:
         _, since_boot_s = _record(fresh)
         if since_boot_s is None:
             return
-        now = self._clock()
-        most_s = self.lag_s + _MAX_DRIFT * (now - self._compared_at)
-        self.lag_s, self._compared_at = min(now - since_boot_s, most_s), now
+        least_s, most_s = self._ended_at - since_boot_s, self._clock() - since_boot_s
+        self.lag_s = min(max(self.lag_s, least_s), most_s)
 
     def close(self) -> None:
         os.close(self.fd)

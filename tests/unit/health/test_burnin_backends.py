@@ -2,13 +2,14 @@
 
 import os
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from tramontane.health.burnin import numpy_backend
+from tramontane.health.burnin import command, numpy_backend, torch_backend
 from tramontane.health.burnin.backend import (
     DeviceFaultError,
     Filling,
@@ -16,6 +17,7 @@ from tramontane.health.burnin.backend import (
     largest_entry,
 )
 from tramontane.health.burnin.numpy_backend import NumpyBackend, matrices
+from tramontane.health.burnin.outcome import Speaker, Verdict
 from tramontane.health.burnin.torch_backend import (
     find_torch,
     hardware_faults,
@@ -212,6 +214,19 @@ def test_gpus_that_were_asked_for_must_be_usable() -> None:
     for torch in (None, torch_with(cuda=False)):
         with pytest.raises(LookupError, match=r"must be usable \(got .*torch"):
             has_cuda(torch, asked=True)
+
+
+def test_a_gpu_that_hangs_the_start_of_cuda_is_no_error_of_the_checker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    over = threading.Event()
+    torch = SimpleNamespace(cuda=SimpleNamespace(is_available=over.wait))
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setattr(torch_backend, "_PATIENCE_S", 0.01)
+    outcome = command.work(["--backend=cuda"], Speaker("burnin"))
+    over.set()
+    assert outcome.verdict is Verdict.FAIL
+    assert outcome.reason == "CUDA gives no answer for 0.01 s as it starts"
 
 
 @pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="this machine has a GPU")

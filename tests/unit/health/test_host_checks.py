@@ -172,6 +172,7 @@ ONCE = ("infiniband-errors-rising", Severity.DEGRADED, Action.NONE, 1)
         pytest.param({"link_error_recovery": 1}, 5, [], id="one-recovery"),
         pytest.param({"link_error_recovery": 5}, 5, [], id="recoveries"),
         pytest.param({"link_error_recovery": 6}, 5, [RISING], id="more-recoveries"),
+        pytest.param({"link_error_recovery": 6}, 1800, [], id="recoveries-of-a-look-that-hung"),
     ],
 )
 def test_errors_stay_rare(values: dict[str, Any], in_s: float, expected: Any) -> None:

@@ -276,9 +276,11 @@ class TestStamps:
         assert device.read() == []
         for _ in range(2):
             clock.now += 86400.0
+            assert device.read() == []
+            clock.now += 2.0
             ring.left += [record(xid(94), at_s=clock.now + apart_s)]
             (heard,) = device.read()
-            assert heard.at == pytest.approx(clock.wall(), abs=0.01)
+            assert heard.at == pytest.approx(clock.wall(), abs=2.0)
             assert device.read() == []
 
     def test_are_kept_of_a_flood_that_is_read_late(
@@ -299,10 +301,13 @@ class TestStamps:
         device.read()
         ring.left += [record("nothing", at_s=clock.now - 20.0)]
         device.read()
-        clock.now += 600.0
-        ring.left += [record(xid(94), at_s=clock.now - 20.0 - 10.0)]
-        (heard,) = device.read()
-        assert heard.at == pytest.approx(clock.wall() - 10.0, abs=0.1)
+        for _ in range(2):
+            clock.now += 2 * 86400.0
+            device.read()
+            clock.now += 20.0
+            ring.left += [record(xid(94), at_s=clock.now - 20.0 - 20.0)]
+            (heard,) = device.read()
+            assert heard.at == pytest.approx(clock.wall() - 20.0, abs=0.1)
 
     def test_of_the_future_are_of_now(self, device: KernelLog, ring: Ring, clock: Clock) -> None:
         ring.left += [record(xid(94), at_s=clock.now + 20.0)]

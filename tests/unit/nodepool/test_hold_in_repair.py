@@ -54,6 +54,16 @@ async def test_one_that_somebody_deletes_is_not_made_again() -> None:
         assert hall.works() == []
 
 
+async def test_a_reboot_whose_container_cannot_start_has_not_begun() -> None:
+    async with Hall() as hall:
+        await healthy(hall)
+        await sick(hall, action="Reboot", code="xid-79")
+        (pod,) = hall.works()
+        hall.breaks(pod, "ImagePullBackOff")
+        await held(hall)
+        assert (message(hall), hall.works()) == ("held by anna: fan", [])
+
+
 async def test_a_reboot_that_was_ordered_is_not_ordered_twice() -> None:
     async with Hall() as hall:
         await healthy(hall)

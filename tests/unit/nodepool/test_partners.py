@@ -15,8 +15,9 @@ from tramontane.controllers.nodepool.bisect import GroupTest, Plan, plan
 from tramontane.controllers.nodepool.care import Test as CollectiveTest
 from tramontane.controllers.nodepool.groups import Candidate, play
 from tramontane.controllers.nodepool.works import Outcome, WorkPod
-from tramontane.kube.resources import PODS
-from unit.nodepool.hall import SYSTEM, Hall
+from tramontane.kube.errors import from_status
+from tramontane.kube.resources import PODS, Resource
+from unit.nodepool.hall import SYSTEM, Hall, Raw
 from unit.nodepool.steps import REPAIR, TEMPLATE, clean, pool, sick, wait
 
 GROUP = "tramontane.dev/group"
@@ -447,3 +448,46 @@ def test_what_a_group_shows(pods: list[WorkPod], passed: bool | None, why: str) 
 def test_what_a_group_shows_whose_time_is_over(pods: list[WorkPod], is_known: bool) -> None:
     played = play(TEST, [waits("a"), waits("b")], pods, 1000.0)
     assert (played.finished["g-2"] is not None) is is_known
+
+
+async def test_a_group_that_is_refused_breaks_none_in_which_a_partner_runs() -> None:
+    async with Hall() as hall:
+        names = ["gpu-0", "gpu-1", "gpu-2", "gpu-3"]
+        await old(hall, *names[:2])
+        await delivered(hall, *names[2:])
+        create = hall.api.create
+
+        async def quota(resource: Resource, body: Raw, namespace: str, **more: Any) -> Raw:
+            if resource is PODS and len(hall.works()) >= 2:
+                raise from_status(403, {"reason": "Forbidden", "message": "exceeded quota"})
+            return await create(resource, body, namespace, **more)
+
+        hall.api.create = quota  # type: ignore[method-assign] # what an admission plugin does
+        for _ in range(3):
+            await wait(hall, 1, *names)
+        for pod in hall.works():
+            hall.finish(pod, value=120.0, unit="GB/s")
+        await hall.settle()
+        for _ in range(3):
+            await wait(hall, 1, *names)
+        pair = hall.works()
+        assert len(pair) == 2, "one with a partner; for the other there is no room"
+        assert any("gpu-0" in pod or "gpu-1" in pod for pod in pair)
+        for _ in range(60):
+            await wait(hall, 1, *names)
+            assert hall.works() == pair
+
+
+async def test_a_release_of_one_that_works_and_is_in_doubt_lets_it_work() -> None:
+    async with Hall() as hall:
+        pair = ["gpu-0", "gpu-1"]
+        await old(hall, "gpu-0")
+        await delivered(hall, "gpu-1")
+        await measured(hall, pair, "gpu-1")
+        assert hall.state("gpu-0") == "Healthy"
+        hall.spec("gpu-0", release={"reason": "noise", "by": "anna", "at": utc(hall.now)})
+        await wait(hall, 5, *pair)
+        assert hall.state("gpu-0") == "Healthy"
+        await sick(hall, "gpu-0")
+        (one,) = hall.blade("gpu-0")["status"]["incidents"]
+        assert one["from"] == "Healthy"

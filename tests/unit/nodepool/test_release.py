@@ -10,6 +10,7 @@ from unit.nodepool.steps import (
     BLADE,
     CLEAR_AFTER_S,
     QUALIFICATION,
+    REPAIR,
     clean,
     finish,
     healthy,
@@ -176,3 +177,24 @@ async def test_a_release_ends_a_drain_and_the_job_stays() -> None:
         release(hall)
         await wait(hall, 60)
         assert (hall.state(BLADE), hall.works()) == ("Healthy", [])
+
+
+async def test_tests_that_a_fault_broke_off_begin_anew_and_can_be_skipped() -> None:
+    async with Hall() as hall:
+        pool(hall, qualification=QUALIFICATION)
+        hall.node(BLADE)
+        await hall.settle()
+        await clean(hall)
+        await wait(hall, 70)
+        assert [name.split("-")[0] for name in hall.works()] == ["burnin"]
+        await sick(hall, code="xid-95", action="Reset")
+        await finish(hall, "reset")
+        pool(hall, qualification=QUALIFICATION, remediation={"mode": "DryRun", **REPAIR})
+        await hall.settle()
+        await clean(hall)
+        await wait(hall, CLEAR_AFTER_S + 120)
+        asked = hall.blade(BLADE)["status"]["qualification"]
+        assert (asked["step"], "startedAt" in asked) == ("burnIn", True)
+        release(hall, skipBurnIn=True)
+        await wait(hall, 60)
+        assert hall.state(BLADE) == "Healthy"

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tramontane.health.burnin.arguments import Parser, UsageError, mebibytes, positive, seconds
-from tramontane.health.burnin.backend import Backend, largest_entry
-from tramontane.health.burnin.judge import Thresholds, judge
+from tramontane.health.burnin.backend import Backend, DeviceFaultError, largest_entry
+from tramontane.health.burnin.judge import CHECK, Thresholds, judge
 from tramontane.health.burnin.numpy_backend import NumpyBackend
-from tramontane.health.burnin.outcome import TERMINATION_LOG, Outcome, Speaker
+from tramontane.health.burnin.outcome import TERMINATION_LOG, Outcome, Speaker, Verdict
 from tramontane.health.burnin.run import Burner, Settings
 from tramontane.health.burnin.torch_backend import TorchBackend, find_torch, has_cuda
 
@@ -68,6 +68,7 @@ def find_backend(name: str) -> Backend:
 
     Raises:
         LookupError: what it needs is not there.
+        DeviceFaultError: CUDA hangs as it starts.
     """
     if name == "numpy":
         return NumpyBackend()
@@ -86,7 +87,10 @@ def work(arguments: Sequence[str], speaker: Speaker) -> Outcome:
     except UsageError as error:
         return speaker.error(str(error), usage="--help tells the options")
     speaker.termination_log = options.termination_log
-    backend = find_backend(options.backend)
+    try:
+        backend = find_backend(options.backend)
+    except DeviceFaultError as error:
+        return Outcome(CHECK, Verdict.FAIL, str(error))
     on_gpus = backend.name == "torch-cuda"
     settings = Settings(
         duration_s=options.duration,

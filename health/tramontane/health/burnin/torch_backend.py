@@ -14,6 +14,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,9 @@ def has_cuda(torch: Any | None, *, asked: bool) -> bool:
 
     Raises:
         LookupError: they were asked for, or are there, and cannot be used.
+        DeviceFaultError: CUDA does not come to an end of its start, which one GPU is enough for.
     """
-    if torch is not None and torch.cuda.is_available():
+    if torch is not None and _starts(torch):
         return True
     if asked or any(Path("/dev").glob("nvidia[0-9]*")):
         got = "no torch" if torch is None else "torch without CUDA devices"
@@ -74,6 +76,18 @@ def has_cuda(torch: Any | None, *, asked: bool) -> bool:
             f"CUDA devices must be usable (got {got}); give the pod GPUs and an image with torch"
         )
     return False
+
+
+def _starts(torch: Any) -> bool:
+    """Start CUDA; return whether it has devices."""
+    thread = ThreadPoolExecutor(max_workers=1)
+    try:
+        return bool(thread.submit(torch.cuda.is_available).result(_PATIENCE_S))
+    except TimeoutError:
+        text = f"CUDA gives no answer for {_PATIENCE_S:g} s as it starts"
+        raise DeviceFaultError(text) from None
+    finally:
+        thread.shutdown(wait=False)
 
 
 def most_of(device: str, free: int, total: int) -> int:

@@ -23,7 +23,7 @@ no counter makes the check unknown, and hides nothing that others count: so it i
 sees no network devices of the host's (host.py).
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 
@@ -66,7 +66,7 @@ def _judge(ports: tuple[Port, ...], host: HostPast, past: Past) -> Iterator[Find
         fatal += _beyond(known.name, grown, FATAL_PER_HOUR, "in 1 h")
         rising += _beyond(known.name, grown, RISING_PER_HOUR, "in 1 h")
         rising += _fast(known.name, _fastest(lately), RISING_PER_SECOND, "a second")
-        rising += _fast(known.name, just_now, RISING_PER_MINUTE, "a minute")
+        rising += _fast(known.name, _a_minute(lately), RISING_PER_MINUTE, "a minute")
         once += _beyond(known.name, just_now, ONCE, "just now")
     if fatal:
         yield Finding(
@@ -83,6 +83,16 @@ def _growth(rises: Iterable[Rise]) -> Mapping[str, int]:
     grown: Counter[str] = Counter()
     for rise in rises:
         grown.update(dict(rise.grown))
+    return grown
+
+
+def _a_minute(rises: Iterable[Rise]) -> Mapping[str, float]:
+    """Return the growth of a minute: of a look that took longer to come, a minute's share."""
+    grown: dict[str, float] = defaultdict(float)
+    for rise in rises:
+        share = LATELY_S / max(rise.seconds, LATELY_S)
+        for name, by in rise.grown:
+            grown[name] += by * share
     return grown
 
 

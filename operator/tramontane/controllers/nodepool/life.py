@@ -40,6 +40,7 @@ What a person's release, or the end of a hold, makes of the memory:
 | what it ends                                | in use, or `skipBurnIn` | else             |
 |---------------------------------------------|-------------------------|------------------|
 | an older repair, RMA, failed test or group  | works at once           | qualifies anew   |
+| a failed group, of one that works           | works on                | works on         |
 | a hold                                      | as it was               | qualifies anew   |
 
 What is still wrong stays wrong (verdict.py): a release is no repair.
@@ -137,7 +138,9 @@ def released(memory: Memory, care: Care, release: Release | None, signs: Signs) 
     at = clock.parse(release.at) if release is not None and release.at else None
     begun = _begun(memory, release) if release is not None else None
     if release is not None and at is not None and begun is not None and begun <= at:
-        at_once = signs.busy or release.skip_burn_in
+        works = memory.state is BladeState.HEALTHY and memory.repair is None
+        only_doubted = works and qualify.failure(memory.qualification) is None
+        at_once = signs.busy or release.skip_burn_in or only_doubted
         again = None if at_once else fresh(care, signs.now)
         state = BladeState.REQUALIFYING if memory.state is BladeState.RMA else memory.state
         return replace(memory, state=state, qualification=again, repair=None)
@@ -346,8 +349,10 @@ def _works(around: Around, memory: Memory, care: Care, decision: Decision) -> Li
                 return _draining(around, memory, known, care, gone)
             step = repair.advance(around, known, care, gone)
             return Life(step.decision, memory.qualification, step.repair, step.want)
-        if asked is None or asked.step is None or asked.started_at is None:
+        if asked is None or asked.step is None:
             asked = fresh(care, around.now)
+    if asked is not None and asked.step is not None and asked.started_at is None:
+        asked = fresh(care, around.now)  # broken off
     if asked is not None and asked.step is not None:
         again = known is not None or any(one.to in OUT for one in memory.incidents)
         state = BladeState.REQUALIFYING if again else BladeState.QUALIFYING

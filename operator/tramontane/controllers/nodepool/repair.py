@@ -46,6 +46,7 @@ from tramontane.controllers.nodepool.qualify import SAYS_NOTHING
 from tramontane.controllers.nodepool.state import Decision
 from tramontane.controllers.nodepool.verdict import Finding
 from tramontane.controllers.nodepool.works import Outcome, Want, name_of
+from tramontane.kube.waiting import NO_CONTAINER, NO_IMAGE
 
 # An agent starts, reads its GPUs and reports within this time after a repair.
 _LOOK_ANEW_S = 30.0
@@ -274,7 +275,8 @@ def has_begun(around: Around, repair: BladeRepair) -> bool:
         return False
     if pod.outcome is Outcome.RUNNING:
         return pod.started_at is not None
-    return repair.doing is Action.REBOOT
+    never = pod.evidence in NO_IMAGE | NO_CONTAINER  # broken, and its kubelet may try again
+    return repair.doing is Action.REBOOT and not never
 
 
 def _ended(repair: BladeRepair, repaired_at: str | None = None) -> BladeRepair:

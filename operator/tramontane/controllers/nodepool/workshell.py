@@ -173,12 +173,13 @@ class Works:
         self._trouble[policy.pool] = played.trouble
         self._tell(policy.pool, played, again)
         await self._end_groups(policy.pool, pods, played, candidates)
+        left = dict(played.start)
         for group, members in played.start.items():
             if why := await self._start(group, members, policy, test.template, blades):
-                # Those that have started are seen by their pods.
                 self._refusals.put_off(policy.pool, why)
-                self._tell(policy.pool, _not_started(played, why), again)
+                self._tell(policy.pool, _not_started(replace(played, start=left), why), again)
                 return
+            del left[group]
         if played.start:
             self._refusals.begun(policy.pool)
 
@@ -293,7 +294,7 @@ class Works:
 
 
 def _not_started(played: groups.Round, why: str) -> groups.Round:
-    """Return a round without its groups; their blades wait."""
+    """Return a round without the groups that it would start; their blades wait."""
     waits = f"another try: {why}"
     told = {
         name: replace(seen, group="", waits_for=waits) if seen.group in played.start else seen
