@@ -172,8 +172,7 @@ async def test_training_stands_still_on_a_fault_and_resumes_when_the_seat_has_mo
 
 
 async def test_a_node_without_power_turns_not_ready_and_its_pods_freeze(plane: Plane) -> None:
-    # Blades that no other test has had: KWOK may go on playing a node that was deleted and made
-    # again within a second, whoever has its Lease.
+    # Blades that no other test has had.
     async with hall(plane, 4, first=71) as (client, fleet, remote):
         await client.create(PODS, pod("frozen", "gpu-0072"), "default")
         await wait_phase(client, "frozen", "Running")

@@ -249,7 +249,7 @@ def _mended(go: str, module: Module, folder: Path) -> list[str]:
     Go's own overlay does not reach into its module cache.
 
     Raises:
-        BuildFailed: that module cannot be had.
+        BuildFailed: that module cannot be had, or is not the one that we mend.
     """
     if not module.mends:
         return []
@@ -271,6 +271,11 @@ def _mended(go: str, module: Module, folder: Path) -> list[str]:
         target = copy / ours.relative_to(module.folder / MENDING)
         target.unlink()
         shutil.copyfile(ours, target)
+    for edit in module.edits:
+        text = (copy / edit.file).read_text()
+        if text.count(edit.old) != 1:
+            raise BuildFailed(f"{module.mends}: {edit.file} must have {edit.old!r} once")
+        (copy / edit.file).write_text(text.replace(edit.old, edit.new))
     asked = (module.folder / "go.mod").read_text()
     (folder / "go.mod").write_text(f"{asked}\nreplace {module.mends} => {copy}\n")
     shutil.copyfile(module.folder / "go.sum", folder / "go.sum")

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from tramontane.lab import binaries, gobuild
-from tramontane.lab.binaries import BINARIES, minor_of, version_in
+from tramontane.lab.binaries import _WHO_HOLDS, BINARIES, minor_of, version_in
 from tramontane.lab.paths import GO_MODULES
+
+EDITED = _WHO_HOLDS.file
 
 
 @pytest.fixture
@@ -70,6 +72,8 @@ def fake_go(machine: Path, fail: str = "") -> Path:
     if not source.exists():
         (source / "pkg/utils/heap").mkdir(parents=True)
         (source / "pkg/utils/heap/heap.go").write_text("package heap")
+        (source / EDITED).parent.mkdir(parents=True)
+        (source / EDITED).write_text(f"1 {_WHO_HOLDS.old} 2")
     path.write_text(FAKE_GO.format(python=sys.executable, log=log, fail=fail, source=source))
     path.chmod(0o755)
     return log
@@ -201,6 +205,14 @@ def test_what_is_mended_is_built_from_a_copy_with_our_files(
     assert seen["mended/pkg/utils/heap/heap.go"] == ours.read_text()
     assert "replace sigs.k8s.io/kwok => " in seen["go.mod"]
     assert (machine / "source/pkg/utils/heap/heap.go").read_text() == "package heap"
+    assert seen[f"mended/{EDITED}"] == f"1 {_WHO_HOLDS.new} 2"
+
+
+def test_what_is_not_what_we_mend_is_not_built(machine: Path) -> None:
+    fake_go(machine)
+    (machine / "source" / EDITED).write_text("another version")
+    with pytest.raises(gobuild.BuildFailed, match=r"controller\.go must have 'ReadOnlyFunc"):
+        binaries.ensure(["kwok"])
 
 
 def test_another_version_is_built_anew(machine: Path) -> None:
